@@ -1,0 +1,1 @@
+"""Storage backends, one technology a module; each is found through its entry point."""

@@ -1,0 +1,1 @@
+"""Transports, one technology a module; each is found through its entry point."""

@@ -1,0 +1,1 @@
+"""An embedded, plugin-based document key-value store. The public modules are client, clientoptions, document and factory."""
