@@ -50,7 +50,6 @@ Constructors take identifiers and build the message, so that the same mistake re
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
@@ -102,7 +101,13 @@ __all__ = [
 
 
 class IKVError(Exception):
-    """The root of all errors of this project."""
+    """The root of all errors of this project.
+
+    They can be pickled, and so cross process pools, although their constructors take identifiers and not messages.
+    """
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return restore, (type(self), self.args, self.__dict__)
 
 
 # -- arguments ---------------------------------------------------------------------------------
@@ -470,13 +475,26 @@ class IngestHaltedError(IKVError):
 # -- helpers -----------------------------------------------------------------------------------
 
 
+def restore(cls: type[IKVError], args: tuple[object, ...], attributes: Mapping[str, object]) -> IKVError:
+    """An error from its finished parts, past its constructor."""
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
+
+
 def near_miss(name: str, valid: Iterable[str]) -> str:
     """' (did you mean ...?)' where a valid name is close to `name`, else ''."""
+    import difflib  # costs as much as this whole module, and only errors need it
+
     close = difflib.get_close_matches(name.lower(), list(valid), n=2, cutoff=0.6)
     return f" (did you mean {' or '.join(repr(c) for c in close)}?)" if close else ""
 
 
 def _shown(value: object) -> str:
     """A value's repr, cut so that a huge one does not fill the log."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # an int of more digits than Python converts
+        return f"a huge {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:60]}... ({type(value).__name__}, {len(text):,} characters)"

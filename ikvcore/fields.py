@@ -8,6 +8,7 @@ encoding from the writer to the replica is what makes NaN payloads and -0.0 come
 from __future__ import annotations
 
 import enum
+import math
 import operator
 import struct
 from typing import Any, Final, TypeAlias
@@ -157,7 +158,10 @@ def _encode_float(name: str, field_type: FieldType, value: Any) -> bytes:
         data: bytes = value.astype("<f4").tobytes()
         return data
     try:
-        return _FLOAT_STRUCTS[field_type].pack(float(value))
+        number = float(value)
+        if math.isinf(number) and value != number:  # a NumPy longdouble becomes infinite without an error
+            raise OverflowError
+        return _FLOAT_STRUCTS[field_type].pack(number)
     except OverflowError as exc:
         raise FieldValueError(name, value, f"it is out of the range of {field_type.name}") from exc
 

@@ -1,8 +1,8 @@
 """What a plugin's module registers: pluggy specifications, no logic.
 
-A plugin is a module (or any object) named by an entry point of group `ikv_backends` or `ikv_transports`; the entry's name is
-what users write in with_backend or with_transport. It marks its functions with `hookimpl`. Later releases may add
-arguments to a hook; an implementation names only those that it uses.
+A plugin is a module (or any object) named by an entry point of group `ikv_backends` or `ikv_transports`; the entry's
+name is what users write in with_backend or with_transport. It marks its functions with `hookimpl`. Later releases may
+add arguments to a hook; an implementation names only those that it uses.
 """
 
 from __future__ import annotations

@@ -101,6 +101,10 @@ class Secret:
     def __hash__(self) -> int:
         return hash((Secret, self._text))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Secret:
+        # dataclasses.asdict copies deeply, which would else go through pickling's refusal.
+        return self
+
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             "a passkey is not pickled; build the options in the child process, e.g. ClientOptions.from_env()"
@@ -148,7 +152,7 @@ class StoreDescription:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StoreDescription:
-        """The inverse of to_json; unknown entries, of a newer release, are ignored. KeyError, TypeError if malformed."""
+        """The inverse of to_json; unknown entries are ignored. Raises KeyError or TypeError where malformed."""
         known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
         for name in ("primary_key_type", "partitioning_key_type"):
             if name in known:
@@ -287,8 +291,8 @@ class Projection:
 
 
 Row: TypeAlias = "tuple[tuple[str, ...], tuple[FieldType | None, ...], Sequence[Value | None]]"
-"""(names, types, values), aligned. For named projections in the order asked, duplicates repeated, None where the field is
-absent; for the projection of all fields only what is there, in no promised order."""
+"""(names, types, values), aligned. For named projections in the order asked, duplicates repeated, None where the field
+is absent; for the projection of all fields only what is there, in no promised order."""
 
 
 class Page(NamedTuple):

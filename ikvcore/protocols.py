@@ -1,8 +1,8 @@
 """What plugin authors implement. The docstrings are the contract; the conformance kit tests each sentence.
 
-A backend offers either an `OrderedKeyValue`, which the core wraps into a `Storage` (records, schema, drops, counts), or a
-`Storage` of its own, for engines that are native to documents. A transport offers a `Transport`. What is optional is a
-capability protocol of its own, named in the plugin's info.
+A backend offers either an `OrderedKeyValue`, which the core wraps into a `Storage` (records, schema, drops, counts),
+or a `Storage` of its own, for engines that are native to documents. A transport offers a `Transport`. What is optional
+is a capability protocol of its own, named in the plugin's info.
 
 In all of them the key is positional and the rest is keyword-only. Everything is thread-safe unless it says otherwise.
 After a fork, every call in the child raises ForkedError and touches no engine handle.
@@ -84,8 +84,8 @@ class OrderedKeyValue(Protocol):
 
         The comparison and the change are one atomic step across threads and processes. One committer at a time;
         others wait. On return the change is as durable as the backend declares and visible to every later snapshot.
-        Raises FencedError where an expectation fails, StorageFullError, StorageError; then nothing is changed, or, where
-        the engine cannot tell, the next snapshot shows what was.
+        Raises FencedError where an expectation fails, StorageFullError, StorageError; then nothing is changed, or,
+        where the engine cannot tell, the next snapshot shows what was.
         """
 
     def close(self) -> None:
@@ -99,15 +99,16 @@ class OrderedKeyValue(Protocol):
 class Storage(Protocol):
     """Documents of several partitions, and core-owned metadata.
 
-    A document's key here is `models.storage_key(partition, key)`. Each call sees one committed state. The core has decoded,
-    validated and folded the events: a storage is never asked to judge them.
+    A document's key here is `models.storage_key(partition, key)`. Each call sees one committed state. The core has
+    decoded, validated and folded the events: a storage is never asked to judge them.
     """
 
     def apply(self, mutations: Sequence[Mutation], *, meta: Meta, expect: Meta) -> None:
         """Apply `mutations` in their order, and `meta`, in one commit that is a compare-and-set on `expect`.
 
-        A drop or clear concerns the documents of its partition as they are at its place in the order. Durability and errors as in
-        OrderedKeyValue.commit. After any error, every id or count cached from planning this commit is forgotten.
+        A drop or clear concerns the documents of its partition as they are at its place in the order. Durability and
+        errors as in OrderedKeyValue.commit. After any error, every id or count cached from planning this commit is
+        forgotten.
         """
 
     def get(self, key: bytes, projection: Projection) -> Row | None:
@@ -134,13 +135,16 @@ class Storage(Protocol):
 
 @runtime_checkable
 class Reclaim(Protocol):
-    """Capability of a Storage that leaves dropped values in place for a while: gives their space back in small commits."""
+    """Capability of a Storage that leaves dropped values in place for a while: gives their space back in small
+    commits.
+    """
 
     def reclaim(self, *, max_records: int, meta: Meta, expect: Meta) -> bool:
-        """Look at up to `max_records` documents, and commit what gives space back; nothing visible changes.
+        """Look at up to `max_records` documents and commit what gives space back; nothing visible changes.
 
-        The commit is a compare-and-set on `expect` that also writes `meta`. False where nothing was left to do: then nothing
-        was committed either. Raises as Storage.apply does.
+        True where there was something to look at: then `meta` was written in a commit that is a compare-and-set on
+        `expect`, also if no document had to change. False where no drop or clear is left to reclaim: then nothing was
+        committed. Raises as Storage.apply does.
         """
 
 

@@ -10,7 +10,7 @@ from ikvcore.errors import InvalidTokenError
 
 __all__ = ["Token"]
 
-_FORM: Final = re.compile(r"ikv1:([A-Za-z0-9._-]*):((?:\d{1,5}=\d{1,4000})(?:,\d{1,5}=\d{1,4000})*)?")
+_FORM: Final = re.compile(r"ikv1:([A-Za-z0-9._-]*):((?:[0-9]{1,5}=[0-9]{1,4000})(?:,[0-9]{1,5}=[0-9]{1,4000})*)?")
 
 
 class Token:

@@ -12,7 +12,9 @@ __all__ = ["check_start", "message_checksum"]
 
 
 def message_checksum(key: bytes, value: bytes | None) -> int:
-    """CRC-32 (zlib's) over a message's key, its length and its value; a message without value differs from an empty one."""
+    """CRC-32 (zlib's) over a message's key, its length and its value; a message without value differs from an empty
+    one.
+    """
     body = b"-" if value is None else b"+" + value
     return zlib.crc32(body, zlib.crc32(key, len(key)))
 

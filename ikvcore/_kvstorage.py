@@ -1,0 +1,271 @@
+"""A Storage over an OrderedKeyValue: records, schema, drops and counts, so that an engine needs to know bytes only.
+
+The engine's key space, by first byte: 0x00 metadata (v version, f fields, s shapes, p drops, c counts, m the core's
+own), 0x01 documents under their storage key, 0x02 documents under a digest of a key that is too long for the engine.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, NoReturn
+from zlib import crc32
+
+from ikvcore._commitplan import COUNT_PREFIX, CommitPlan, Counts, KeyForm, record_fields
+from ikvcore._reclaim import Reclaimer
+from ikvcore._record import CRC_RESIDUE, FULL_KEY, GENERAL, HEADER, general_row
+from ikvcore._schema import SchemaTables, SchemaView, Version, seal, unseal
+from ikvcore.errors import IKVError, ReplicaDamagedError, StorageError
+from ikvcore.fields import FieldBytes
+from ikvcore.models import Cursor, Meta, Mutation, Page, Projection, Row, WriteBatch
+from ikvcore.protocols import OrderedKeyValue, Snapshot
+
+__all__ = ["KeyValueStorage"]
+
+_META_PREFIX: Final = b"\x00m"
+_MALFORMED: Final = (struct.error, IndexError, KeyError, UnicodeDecodeError, ValueError)
+"""What taking apart a record of nonsense can raise."""
+
+
+class KeyValueStorage:
+    """Implements protocols.Storage, Reclaim and Verify. Thread-safe as its engine is.
+
+    `max_key_bytes` is the engine's limit; None where it takes keys of any length that documents can have.
+    """
+
+    def __init__(self, engine: OrderedKeyValue, *, max_key_bytes: int | None) -> None:
+        self._engine = engine
+        self._keys = KeyForm(max_key_bytes)
+        self._longest = self._keys.longest
+        self._snapshot = engine.snapshot
+        self._tables = SchemaTables()
+        # The view that the last state seen needs, with that state's id: one tuple, replaced as a whole.
+        self._seen: tuple[int, SchemaView] = (-1, SchemaView(self._tables, Version(), {}))
+        self._reclaimer = Reclaimer()
+
+    # -- reads ---------------------------------------------------------------------------------
+
+    def get(self, key: bytes, projection: Projection) -> Row | None:
+        """See Storage. The hot path: each line of it was measured."""
+        stored_key = b"\x01" + key if len(key) <= self._longest else self._keys.stored(key)
+        try:
+            with self._snapshot() as snapshot:
+                record = snapshot.get(stored_key)
+                state, view = self._seen
+                if snapshot.id() != state:
+                    view = self._current_view(snapshot)
+            if record is None:
+                return None
+            if crc32(record, crc32(stored_key)) != CRC_RESIDUE:
+                self._damaged(stored_key, "fails its checksum")
+            shape_id, epoch = HEADER.unpack_from(record)
+            if epoch >= view.floor and shape_id:
+                shape = view.tables.shapes[shape_id]
+                plan = shape.plans.get(projection)
+                if plan is not None:
+                    return plan(record)
+            return self._row(stored_key, record, view, projection)
+        except IKVError:
+            raise
+        except Exception as exc:
+            self._failed(exc)
+
+    def get_many(self, keys: Sequence[bytes], projection: Projection) -> list[Row | None]:
+        """See Storage."""
+        stored = self._keys.stored
+        stored_keys = [stored(key) for key in keys]
+        with self._state() as (snapshot, view):
+            records = self._engine.get_many(snapshot, stored_keys)
+            return [
+                None if record is None else self._checked_row(stored_key, record, view, projection)
+                for stored_key, record in zip(stored_keys, records, strict=True)
+            ]
+
+    def scan(self, projection: Projection, *, after: Cursor | None, limit: int) -> Page:
+        """See Storage. Ascending in storage keys; keys stored under a digest come last."""
+        rows: list[tuple[bytes, Row]] = []
+        start = KeyForm.PLAIN if after is None else after + b"\x00"
+        last = start
+        with self._state() as (snapshot, view):
+            for stored_key, record in self._engine.scan(snapshot, start, KeyForm.END):
+                if len(rows) == limit:
+                    return Page(rows, last)
+                last = stored_key
+                row = self._checked_row(stored_key, record, view, projection)
+                if row is not None:
+                    rows.append((self._storage_key(stored_key, record, view), row))
+        return Page(rows, None)
+
+    def count(self) -> int:
+        """See Storage."""
+        with self._state() as (snapshot, _):
+            return sum(counts.documents for counts in self._all_counts(snapshot).values())
+
+    def read_meta(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See Storage."""
+        stored_keys = [_META_PREFIX + key for key in keys]
+        with self._state() as (snapshot, _):
+            found = self._engine.get_many(snapshot, stored_keys)
+            return [
+                None if sealed is None else unseal(key, sealed) for key, sealed in zip(stored_keys, found, strict=True)
+            ]
+
+    def scan_meta(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """See Storage."""
+        start = _META_PREFIX + prefix
+        with self._state() as (snapshot, _):
+            found = []
+            for key, sealed in self._engine.scan(snapshot, start, b"\x00n"):
+                if not key.startswith(start):
+                    break
+                found.append((key[len(_META_PREFIX) :], unseal(key, sealed)))
+            return found
+
+    # -- writes --------------------------------------------------------------------------------
+
+    def apply(self, mutations: Sequence[Mutation], *, meta: Meta, expect: Meta) -> None:
+        """See Storage."""
+        with self._state() as (snapshot, view):
+            plan = CommitPlan(self._engine, snapshot, view, self._keys)
+            plan.apply(mutations)
+            batch = plan.batch()
+        self._commit(batch, meta, expect)
+
+    def reclaim(self, *, max_records: int, meta: Meta, expect: Meta) -> bool:
+        """See Reclaim."""
+        with self._state() as (snapshot, view):
+            work = self._reclaimer.plan(self._engine, snapshot, view, max_records)
+        if work is None:
+            return False
+        self._commit(work.batch, meta, expect)
+        self._reclaimer.done(work)
+        return True
+
+    def close(self) -> None:
+        """See Storage."""
+        self._engine.close()
+
+    # -- verification --------------------------------------------------------------------------
+
+    def verify(self) -> list[str]:
+        """See Verify: every record's checksum and form, and each partition's count and digest, in one state."""
+        wrong: list[str] = []
+        found: dict[int, Counts] = {}
+        with self._state() as (snapshot, view):
+            for stored_key, record in self._engine.scan(snapshot, KeyForm.PLAIN, KeyForm.END):
+                partition = int.from_bytes(stored_key[1:3], "big")
+                try:
+                    row = self._checked_row(stored_key, record, view, _EVERYTHING)
+                except ReplicaDamagedError as exc:
+                    wrong.append(str(exc))
+                    continue
+                if row is not None:
+                    found.setdefault(partition, Counts()).add(record)
+            stated = self._all_counts(snapshot)
+        for partition in sorted(found.keys() | stated.keys()):
+            ours, theirs = found.get(partition, Counts()), stated.get(partition, Counts())
+            if ours != theirs:
+                wrong.append(
+                    f"partition {partition} holds {ours.documents} documents with digest {ours.digest:016x}, "
+                    f"its commits say {theirs.documents} with {theirs.digest:016x}"
+                )
+        return wrong
+
+    # -- parts ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def _state(self) -> Iterator[tuple[Snapshot, SchemaView]]:
+        """A snapshot and its schema; what an engine raises inside becomes a StorageError."""
+        try:
+            with self._snapshot() as snapshot:
+                yield snapshot, self._current_view(snapshot)
+        except IKVError:
+            raise
+        except Exception as exc:
+            self._failed(exc)
+
+    def _current_view(self, snapshot: Snapshot) -> SchemaView:
+        """The view of a snapshot: the cached one unless the schema's version differs in this very state."""
+        state = snapshot.id()
+        seen_state, view = self._seen
+        if state != seen_state:
+            if Version.read(snapshot) != view.version:
+                view = SchemaView.load(self._tables, self._engine, snapshot)
+            self._seen = (state, view)
+        return view
+
+    def _checked_row(self, stored_key: bytes, record: bytes, view: SchemaView, projection: Projection) -> Row | None:
+        if crc32(record, crc32(stored_key)) != CRC_RESIDUE:
+            self._damaged(stored_key, "fails its checksum")
+        shape_id, epoch = HEADER.unpack_from(record)
+        if epoch >= view.floor and shape_id:
+            plan = view.tables.shapes[shape_id].plans.get(projection)
+            if plan is not None:
+                return plan(record)
+        return self._row(stored_key, record, view, projection)
+
+    def _row(self, stored_key: bytes, record: bytes, view: SchemaView, projection: Projection) -> Row | None:
+        """The row of a record whose checksum is right; None where a clear has removed it."""
+        try:
+            shape_id, epoch = HEADER.unpack_from(record)
+            state = view.partitions.get(int.from_bytes(stored_key[1:3], "big"))
+            if state is not None and epoch < state.clear:
+                return None
+            if shape_id == GENERAL or (state is not None and epoch < state.floor):
+                drops = {} if state is None else state.drops
+                return self._general_row(record, view, projection, drops, epoch)
+            shape = view.tables.shapes[shape_id]
+            plan = shape.plans.get(projection)
+            if plan is None:
+                plan = shape.plan(projection, *view.columns(projection, shape.fields))
+            return plan(record)
+        except _MALFORMED as exc:
+            self._damaged(stored_key, f"cannot be taken apart ({exc!r})")
+
+    @staticmethod
+    def _general_row(record: bytes, view: SchemaView, projection: Projection, drops: dict[int, int], epoch: int) -> Row:
+        """The row of a record in the general layout, or of one with masked fields."""
+        values: dict[int, FieldBytes] = {
+            field_id: value
+            for field_id, value in record_fields(record, view).items()
+            if drops.get(field_id, 0) <= epoch
+        }
+        shape_fields = tuple((field_id, value[0]) for field_id, value in values.items())
+        return general_row(values, *view.columns(projection, shape_fields))
+
+    @staticmethod
+    def _storage_key(stored_key: bytes, record: bytes, view: SchemaView) -> bytes:
+        if stored_key[:1] == KeyForm.PLAIN:
+            return stored_key[1:]
+        return stored_key[1:3] + record_fields(record, view)[FULL_KEY][1]
+
+    def _all_counts(self, snapshot: Snapshot) -> dict[int, Counts]:
+        stop = COUNT_PREFIX[:-1] + bytes([COUNT_PREFIX[-1] + 1])
+        partitions = [int.from_bytes(key[2:], "big") for key, _ in self._engine.scan(snapshot, COUNT_PREFIX, stop)]
+        return {partition: Counts.read(snapshot, partition) for partition in partitions}
+
+    def _commit(self, batch: WriteBatch, meta: Meta, expect: Meta) -> None:
+        for key, value in meta.items():
+            stored_key = _META_PREFIX + key
+            if value is None:
+                batch.deletes.add(stored_key)
+            else:
+                batch.puts[stored_key] = seal(stored_key, value)
+        sealed_expect = {}
+        for key, value in expect.items():
+            stored_key = _META_PREFIX + key
+            sealed_expect[stored_key] = None if value is None else seal(stored_key, value)
+        self._engine.commit(batch, expect=sealed_expect)
+
+    def _damaged(self, stored_key: bytes, what: str) -> NoReturn:
+        raise ReplicaDamagedError(
+            f"the record of key {stored_key[3:35]!r} in partition {int.from_bytes(stored_key[1:3], 'big')} {what}"
+        )
+
+    @staticmethod
+    def _failed(exc: Exception) -> NoReturn:
+        raise StorageError(f"the engine failed: {type(exc).__name__}: {exc}") from exc
+
+
+_EVERYTHING: Final = Projection(None)

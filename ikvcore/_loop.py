@@ -1,0 +1,177 @@
+"""The replica loop: one worker's share in keeping a mount fresh. It runs in a thread or in a process of its own alike.
+
+Each turn it either ingests, or waits a tick and looks whether it should. One worker of a mount ingests at a time, for
+efficiency: the lock decides which. A worker whose commit was fenced gives the lock up and follows for a while; a
+worker that finds the lock taken and its holder silent ingests without the lock, which the compare-and-set makes
+harmless.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import threading
+import time
+from typing import Final
+
+from ikvcore._ingest import Ingester
+from ikvcore._mount import Mount, MountLock
+from ikvcore._status import SILENCE, Status, boot_id
+from ikvcore.errors import FencedError, IKVError, LogDivergedError, LogTrimmedError
+
+__all__ = ["ReplicaLoop", "Role"]
+
+_log = logging.getLogger(__name__)
+
+TICK: Final = 0.2
+_HEARTBEAT: Final = 0.5
+_FOLLOW_AFTER_FENCE: Final = 1.0
+_RETRIES: Final = 5
+_LONGEST_PAUSE: Final = 1.0
+
+
+class Role(enum.Enum):
+    """What this worker does for the mount."""
+
+    UNDECIDED = "undecided"
+    INGESTING = "ingesting"
+    FOLLOWING = "following"
+
+
+class ReplicaLoop:
+    """Calls an Ingester as long as this worker is the one to ingest, and says on the mount how it goes.
+
+    `mount` and `lock` are None where nobody else can have the replica; then this worker always ingests.
+    """
+
+    def __init__(self, ingester: Ingester, *, mount: Mount | None = None, lock: MountLock | None = None) -> None:
+        self._ingester = ingester
+        self._mount = mount
+        self._lock = lock
+        self._stopped = threading.Event()
+        self._follow_until = 0.0
+        self._last_beat = 0.0
+        self._told: object = None
+        self._failures = 0
+        self.changed = threading.Condition()
+        """Notified after each commit of this worker and each change of what is below."""
+        self.role = Role.UNDECIDED
+        self.failure: IKVError | None = None
+        """What stops the ingest of every partition at the moment; cleared when a later try succeeds."""
+        self.last_error: str | None = None
+
+    @property
+    def halts(self) -> dict[int, str]:
+        """Partitions that stopped before a bad event, with the reason."""
+        return dict(self._ingester.halts)
+
+    def run(self) -> None:
+        """Work until `stop`; then give the ingest up in good order."""
+        try:
+            while not self._stopped.is_set():
+                if self._may_ingest():
+                    self._set_role(Role.INGESTING)
+                    self._ingest()
+                    self._beat()
+                else:
+                    self._set_role(Role.FOLLOWING)
+                    self._stopped.wait(TICK)
+        finally:
+            self._ingester.close()
+            if self.role is Role.INGESTING:
+                self._tell(ingesting=False)
+            if self._lock is not None:
+                self._lock.release()
+
+    def stop(self) -> None:
+        """Have `run` return soon. From any thread."""
+        self._stopped.set()
+        self._ingester.wake()
+
+    def _may_ingest(self) -> bool:
+        if self._lock is None or self._mount is None:
+            return True
+        if time.monotonic() < self._follow_until:
+            return False
+        return self._lock.try_acquire() or self._holder_is_silent(self._mount)
+
+    def _holder_is_silent(self, mount: Mount) -> bool:
+        """Whether the lock is held, but whoever holds it has not been heard of for long.
+
+        Our own heartbeat counts as ours: a worker that ingests without the lock goes on until it is fenced or gets it.
+        """
+        status = Status.read(mount.path)
+        if status is None or not status.ingesting or status.boot != boot_id():
+            return False
+        ours = self.role is Role.INGESTING and status.heartbeat == self._last_beat
+        return ours or time.monotonic() - status.heartbeat > SILENCE
+
+    def _ingest(self) -> None:
+        try:
+            committed = self._ingester.step(TICK)
+        except FencedError as exc:
+            _log.info("another worker ingests now: %s", exc)
+            self._ingester.forget()
+            if self._lock is not None:
+                self._lock.release()
+                self._follow_until = time.monotonic() + _FOLLOW_AFTER_FENCE
+        except (LogTrimmedError, LogDivergedError) as exc:
+            # The log can be restored under us, so look again; but nobody should wait for it in vain.
+            self._ingester.forget()
+            self._failed(exc, fatal=True)
+        except Exception as exc:  # a plugin may raise anything; the thread must live and say so
+            if not isinstance(exc, IKVError):
+                _log.exception("ingest failed unexpectedly")
+            self._failed(exc, fatal=self._failures >= _RETRIES)
+        else:
+            self._succeeded(committed)
+
+    def _succeeded(self, committed: bool) -> None:
+        if self._failures:
+            _log.info("ingest works again")
+        recovered, self._failures, self.failure = self.failure is not None, 0, None
+        if committed or recovered or self._ingester.halts:
+            self._notify()
+
+    def _failed(self, exc: Exception, *, fatal: bool) -> None:
+        """Note an error and pause, longer each time; after some tries, or at once where that is vain, ingest has
+        halted.
+        """
+        self._failures += 1
+        text = str(exc) or type(exc).__name__
+        if text != self.last_error:
+            _log.error("ingest failed: %s", text)
+        self.last_error = text
+        if fatal:
+            self.failure = exc if isinstance(exc, IKVError) else IKVError(f"{type(exc).__name__}: {exc}")
+        self._notify()
+        self._beat()
+        self._stopped.wait(min(0.02 * 2**self._failures, _LONGEST_PAUSE))
+
+    def _set_role(self, role: Role) -> None:
+        if role is not self.role:
+            _log.debug("this worker is now %s", role.value)
+            self.role = role
+            self._notify()
+
+    def _notify(self) -> None:
+        with self.changed:
+            self.changed.notify_all()
+
+    def _beat(self) -> None:
+        """Tell the mount that this worker ingests: now and then, and at once when there is something to tell."""
+        news = (self.role, self.halts, self.failure)
+        if news != self._told or time.monotonic() - self._last_beat >= _HEARTBEAT:
+            self._told = news
+            self._tell(ingesting=True)
+
+    def _tell(self, *, ingesting: bool) -> None:
+        if self._mount is None:
+            return
+        failure = None if self.failure is None else (type(self.failure).__name__, str(self.failure))
+        status = Status(ingesting=ingesting, halts=self.halts, failure=failure, last_error=self.last_error)
+        self._last_beat = status.heartbeat
+        try:
+            status.write(self._mount.path)
+        except OSError as exc:  # a full disk: the replica's own commits will say so
+            _log.warning("status.json could not be written: %s", exc)

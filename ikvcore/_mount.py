@@ -1,0 +1,231 @@
+"""The mount directory: whose replica it holds, which generation is current, and who ingests (design, Mount and C8).
+
+replica.json   the store, its log's identity, the backend, the partitions held; written once, last
+CURRENT        the name of the current generation's directory
+gen-N/         one storage's directory; the storage sees nothing else
+ingest.lock    lockf: held by the process that ingests (or, for backends that are not shared, that has it open)
+open.lock      lockf: held for a moment while a mount is made or checked
+status.json    what the ingester last said of itself; see _status.py
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ikvcore.errors import FormatVersionError, LogDivergedError, MountError, MountMismatchError
+from ikvcore.models import StoreDescription, dump_json
+
+__all__ = ["FORMAT_VERSION", "Manifest", "Mount", "MountLock", "prepare_directory", "replace_file"]
+
+FORMAT_VERSION: Final = 1
+_MANIFEST: Final = "replica.json"
+_CURRENT: Final = "CURRENT"
+_FIRST_GENERATION: Final = "gen-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a mount was made for."""
+
+    description: StoreDescription
+    backend: str
+    partitions: tuple[int, ...]
+    history: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of replica.json."""
+        return {
+            "format": FORMAT_VERSION,
+            "store": self.description.to_json(),
+            "backend": self.backend,
+            "partitions": list(self.partitions),
+            "history": self.history,
+        }
+
+
+def prepare_directory(path: Path) -> None:
+    """Make the mount directory, 0700, unless it is there. Raises MountError where it cannot be used."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError as exc:
+        raise MountError(path, "it is a file, not a directory") from exc
+    except NotADirectoryError as exc:
+        raise MountError(path, "part of the path is a file") from exc
+    except OSError as exc:
+        raise MountError(
+            path, f"it cannot be made ({exc.strerror}); choose a directory that this user may write"
+        ) from exc
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise MountError(path, "this user may not write there; choose another directory or change its permissions")
+
+
+class Mount:
+    """A mount directory that exists and is this client's to use."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: Path, manifest: Manifest) -> Mount:
+        """Check the mount against `manifest`, making it first where there is none. `path` must exist.
+
+        Raises MountMismatchError, FormatVersionError, LogDivergedError, MountError; then nothing was touched.
+        """
+        try:
+            with _locked(path / "open.lock"):
+                stored = cls._stored(path)
+                if stored is None:
+                    cls._make(path, manifest)
+                else:
+                    cls._check(path, stored, manifest)
+        except OSError as exc:
+            if isinstance(exc, MountError):
+                raise
+            raise MountError(path, f"{exc.strerror or exc}") from exc
+        return cls(path, manifest)
+
+    def generation(self) -> Path:
+        """The directory of the current generation. Raises MountError where CURRENT does not name one."""
+        try:
+            name = (self.path / _CURRENT).read_text().strip()
+        except OSError as exc:
+            raise MountError(self.path, f"its file {_CURRENT} cannot be read ({exc.strerror})") from exc
+        directory = self.path / name
+        if not name.startswith("gen-") or "/" in name or not directory.is_dir():
+            raise MountError(self.path, f"its file {_CURRENT} names {name[:40]!r}, which is no generation")
+        return directory
+
+    @staticmethod
+    def _stored(path: Path) -> dict[str, Any] | None:
+        try:
+            data = json.loads((path / _MANIFEST).read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError as exc:
+            raise MountError(
+                path, f"{_MANIFEST} is damaged ({exc}); remove the directory to rebuild the replica"
+            ) from exc
+        if not isinstance(data, dict):
+            raise MountError(path, f"{_MANIFEST} is damaged; remove the directory to rebuild the replica")
+        return data
+
+    @staticmethod
+    def _make(path: Path, manifest: Manifest) -> None:
+        (path / _FIRST_GENERATION).mkdir(mode=0o700, exist_ok=True)
+        replace_file(path / _CURRENT, f"{_FIRST_GENERATION}\n".encode())
+        # Last: a mount with a manifest is complete, and what a crash left without one is made again.
+        replace_file(path / _MANIFEST, dump_json(manifest.to_json()))
+
+    @staticmethod
+    def _check(path: Path, stored: dict[str, Any], wanted: Manifest) -> None:
+        version = stored.get("format")
+        if version != FORMAT_VERSION:
+            raise FormatVersionError(path, version, FORMAT_VERSION)
+        try:
+            description = StoreDescription.from_json(stored["store"])
+            backend, partitions, history = stored["backend"], tuple(stored["partitions"]), stored["history"]
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            raise MountError(
+                path, f"{_MANIFEST} is damaged ({exc!r}); remove the directory to rebuild the replica"
+            ) from exc
+        store = (description.account_id, description.store_name)
+        wanted_store = (wanted.description.account_id, wanted.description.store_name)
+        for what, found, asked in (
+            ("store (account, name)", store, wanted_store),
+            ("backend", backend, wanted.backend),
+            ("partitions", list(partitions), list(wanted.partitions)),
+            ("history", history, wanted.history),
+        ):
+            if found != asked:
+                raise MountMismatchError(path, what, found, asked)
+        if description.identity != wanted.description.identity:
+            raise LogDivergedError(
+                None,
+                f"its identity is {wanted.description.identity!r}, that of the replica's log was "
+                f"{description.identity!r} (was the store deleted and made again?)",
+            )
+
+
+class MountLock:
+    """The lock of a mount's ingester.
+
+    lockf, not flock, which a forked child would share. Closing any descriptor of the file gives a lockf lock up, so a
+    process opens this file once, here, and nowhere else.
+    """
+
+    def __init__(self, mount: Path) -> None:
+        self._file = os.open(mount / "ingest.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.held = False
+
+    def try_acquire(self) -> bool:
+        """Take the lock if no other process has it; whether it is held now."""
+        if not self.held:
+            try:
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return False
+            self.held = True
+        return True
+
+    def release(self) -> None:
+        """Give the lock up; no-op where it is not held."""
+        if self.held:
+            fcntl.lockf(self._file, fcntl.LOCK_UN)
+            self.held = False
+
+    def close(self) -> None:
+        """Give up lock and file. Idempotent."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file, self.held = -1, False
+
+
+def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a file of mode 0600 so that readers and a crash see the old content or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(file, "wb") as out:
+            out.write(data)
+            if durable:
+                out.flush()
+                os.fsync(out.fileno())
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    if durable:
+        _sync_directory(path.parent)
+
+
+def partitions_held(wanted: Sequence[int] | None, description: StoreDescription) -> tuple[int, ...]:
+    """The partitions that a replica holds, ascending: those wanted, all of them by default."""
+    return tuple(range(description.partitions)) if wanted is None else tuple(sorted(set(wanted)))
+
+
+def _sync_directory(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock file across processes; within a process the caller keeps others out."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)

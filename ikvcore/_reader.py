@@ -1,0 +1,453 @@
+"""The reader: from keys and field names to values of the replica."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, NoReturn
+
+from ikvcore._keys import key_bytes, message_key, partition_of
+from ikvcore._replica import Replica, ReplicaPlan, close_replica, open_replica
+from ikvcore.client import IKVReader, Key
+from ikvcore.errors import (
+    FieldTypeError,
+    ForkedError,
+    InvalidArgumentError,
+    InvalidOptionError,
+    InvalidTokenError,
+    NotStartedError,
+    PartitionNotHeldError,
+    ShutDownError,
+)
+from ikvcore.fields import FieldType, Value, check_name
+from ikvcore.forks import after_fork_in_child
+from ikvcore.health import Health, PartitionStats, Stats
+from ikvcore.models import Position, Projection, Row, StoreDescription, storage_key
+from ikvcore.protocols import Transport
+from ikvcore.tokens import Token
+
+__all__ = ["Reader"]
+
+_log = logging.getLogger(__name__)
+
+_STRING: Final = FieldType.STRING
+_BYTES: Final = FieldType.BYTES
+_EVERYTHING: Final = Projection(None)
+_MAX_PROJECTIONS: Final = 4_096
+_SCAN_PAGE: Final = 500
+
+
+class Reader(IKVReader):
+    """Implements IKVReader. `plan_for` makes the replica's plan once the store's description is known."""
+
+    def __init__(
+        self,
+        open_transport: Callable[[], Transport],
+        plan_for: Callable[[StoreDescription], ReplicaPlan],
+    ) -> None:
+        self._open_transport = open_transport
+        self._plan_for = plan_for
+        self._lock = threading.Lock()
+        self._replica: Replica | None = None
+        self._target: Mapping[int, Position] | None = None
+        self._was_started = False
+        self._forked = False
+        self._one_field: dict[str, Projection] = {}
+        self._many_fields: dict[tuple[str, ...], Projection] = {}
+        self._row: Callable[[Key, str], Row | None]
+        self._disconnect()
+        after_fork_in_child(self)
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def startup(
+        self,
+        timeout: float | None = None,
+        *,
+        allow_stale: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        if self._forked:
+            raise ForkedError("reader")
+        with self._lock:
+            if self._replica is not None:
+                return
+            deadline = None if timeout is None else time.monotonic() + timeout
+            transport = self._open_transport()
+            try:
+                replica = open_replica(self._plan_for(transport.describe()), transport)
+            except BaseException:
+                transport.close()
+                raise
+            try:
+                bounds = replica.transport.bounds()
+                target = {partition: bounds[partition].end for partition in replica.partitions}
+                if not allow_stale:
+                    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                    report = _Report(replica.progress(), target, progress)
+                    replica.wait(target, left, what="reading the log up to its end at startup", report=report)
+            except BaseException:
+                close_replica(replica)
+                raise
+            self._connect(replica, target if allow_stale else None)
+        _log.info("reader of store %s started: %d documents", replica.store.store_name, replica.storage.count())
+
+    def shutdown(self) -> None:
+        if self._forked:
+            return  # nothing of the parent's may be touched here
+        with self._lock:
+            replica, self._replica = self._replica, None
+            self._disconnect()
+            if replica is not None:
+                close_replica(replica)
+
+    def forked(self) -> None:
+        """See ikvcore.forks."""
+        self._forked = True
+        self._disconnect()
+
+    def _connect(self, replica: Replica, target: Mapping[int, Position] | None) -> None:
+        self._replica = replica
+        self._target = target
+        self._was_started = True
+        store = replica.store
+        self._store = store
+        if store.partitions == 1:
+            self._prefix = storage_key(0, b"")
+            self._row = self._row_of_one_partition
+        else:
+            self._row = self._row_of_many_partitions
+        self._get = replica.storage.get
+
+    def _disconnect(self) -> None:
+        """Have every read refuse: the reads themselves ask nothing, since they are too short for a question."""
+        self._row = self._refuse_row
+
+    def _opened(self) -> Replica:
+        replica = self._replica
+        if replica is None or self._forked:
+            self._refuse()
+        return replica
+
+    def _refuse(self) -> NoReturn:
+        if self._forked:
+            raise ForkedError("reader")
+        raise ShutDownError("reader") if self._was_started else NotStartedError("reader")
+
+    def _refuse_row(self, primary_key: Key, field_name: str) -> NoReturn:
+        self._refuse()
+
+    # -- one value -----------------------------------------------------------------------------
+
+    def get_string_value(self, primary_key: Key, field_name: str) -> str | None:
+        row = self._row(primary_key, field_name)
+        if row is None:
+            return None
+        if row[1][0] is _STRING:
+            return row[2][0]  # type: ignore[return-value]  # the row's type says that it is a str
+        return self._mistyped(row, _STRING)
+
+    def get_bytes_value(self, primary_key: Key, field_name: str) -> bytes | None:
+        row = self._row(primary_key, field_name)
+        if row is None:
+            return None
+        if row[1][0] is _STRING:
+            return row[2][0].encode()  # type: ignore[union-attr]  # as above
+        value: bytes | None = self._typed(row, _BYTES)
+        return value
+
+    def get_int32_value(self, primary_key: Key, field_name: str) -> int | None:
+        value: int | None = self._typed(self._row(primary_key, field_name), FieldType.INT32)
+        return value
+
+    def get_int64_value(self, primary_key: Key, field_name: str) -> int | None:
+        value: int | None = self._typed(self._row(primary_key, field_name), FieldType.INT64)
+        return value
+
+    def get_float32_value(self, primary_key: Key, field_name: str) -> float | None:
+        value: float | None = self._typed(self._row(primary_key, field_name), FieldType.FLOAT32)
+        return value
+
+    def get_float64_value(self, primary_key: Key, field_name: str) -> float | None:
+        value: float | None = self._typed(self._row(primary_key, field_name), FieldType.FLOAT64)
+        return value
+
+    def get_bool_value(self, primary_key: Key, field_name: str) -> bool | None:
+        value: bool | None = self._typed(self._row(primary_key, field_name), FieldType.BOOLEAN)
+        return value
+
+    def get_value(self, primary_key: Key, field_name: str) -> Value | None:
+        row = self._row(primary_key, field_name)
+        return None if row is None else row[2][0]
+
+    @staticmethod
+    def _typed(row: Row | None, wanted: FieldType) -> Any:
+        """The row's one value, checked for its type."""
+        if row is None:
+            return None
+        return row[2][0] if row[1][0] is wanted else Reader._mistyped(row, wanted)
+
+    @staticmethod
+    def _mistyped(row: Row, wanted: FieldType) -> None:
+        """None for a field that is not there; FieldTypeError for one of another type."""
+        actual = row[1][0]
+        if actual is not None:
+            raise FieldTypeError(row[0][0], actual.name, wanted.name)
+
+    # -- many values ---------------------------------------------------------------------------
+
+    def multiget_string_values(
+        self,
+        bytes_primary_keys: Sequence[bytes | bytearray] = (),
+        str_primary_keys: Sequence[str] = (),
+        field_names: Sequence[str] = (),
+    ) -> Iterator[str | None]:
+        rows = self._rows([*bytes_primary_keys, *str_primary_keys], field_names)
+        return iter(self._flat(rows, len(field_names), _STRING))
+
+    def multiget_bytes_values(
+        self,
+        bytes_primary_keys: Sequence[bytes | bytearray] = (),
+        str_primary_keys: Sequence[str] = (),
+        field_names: Sequence[str] = (),
+    ) -> Iterator[bytes | None]:
+        rows = self._rows([*bytes_primary_keys, *str_primary_keys], field_names)
+        return iter(self._flat(rows, len(field_names), _BYTES))
+
+    def multiget_values(self, primary_keys: Sequence[Key], field_names: Sequence[str]) -> Iterator[Value | None]:
+        rows = self._rows(primary_keys, field_names)
+        return iter(self._flat(rows, len(field_names), None))
+
+    def get_document(self, primary_key: Key, field_names: Sequence[str] | None = None) -> dict[str, Value] | None:
+        return next(self.multiget_documents((primary_key,), field_names))
+
+    def multiget_documents(
+        self, primary_keys: Sequence[Key], field_names: Sequence[str] | None = None
+    ) -> Iterator[dict[str, Value] | None]:
+        rows = self._rows(primary_keys, field_names)
+        return iter([None if row is None else _fields(row) for row in rows])
+
+    def scan(self, field_names: Sequence[str] | None = None) -> Iterator[tuple[str | bytes, dict[str, Value]]]:
+        self._opened()
+        return self._scan(self._projection(field_names))
+
+    def count(self) -> int:
+        return self._opened().storage.count()
+
+    def _scan(self, projection: Projection) -> Iterator[tuple[str | bytes, dict[str, Value]]]:
+        cursor = None
+        as_text = self._opened().store.primary_key_type is _STRING
+        while True:
+            page = self._opened().storage.scan(projection, after=cursor, limit=_SCAN_PAGE)
+            for key, row in page.rows:
+                yield key[2:].decode() if as_text else key[2:], _fields(row)
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    @staticmethod
+    def _flat(rows: Sequence[Row | None], width: int, wanted: FieldType | None) -> list[Any]:
+        """The rows' values in one list; those of a type that is not wanted raise FieldTypeError."""
+        flat: list[Any] = []
+        missing = [None] * width
+        for row in rows:
+            if row is None:
+                flat += missing
+                continue
+            names, types, values = row
+            if wanted is not None:
+                for index, found in enumerate(types):
+                    if found is not wanted and found is not None:
+                        if wanted is not _BYTES or found is not _STRING:
+                            raise FieldTypeError(names[index], found.name, wanted.name)
+                        values = [*values[:index], values[index].encode(), *values[index + 1 :]]  # type: ignore[union-attr]
+            flat += values
+        return flat
+
+    # -- keys and projections ------------------------------------------------------------------
+
+    def _row_of_one_partition(self, primary_key: Key, field_name: str) -> Row | None:
+        """One field of one document, on the hot path: a key is checked only if nothing is found under it."""
+        if type(primary_key) is str:
+            try:
+                key = self._prefix + primary_key.encode()
+            except UnicodeEncodeError:
+                key = self._prefix + key_bytes(primary_key, self._store.primary_key_type)
+        elif isinstance(primary_key, (str, bytes, bytearray)):
+            key = self._prefix + key_bytes(primary_key, self._store.primary_key_type)
+        else:
+            key_bytes(primary_key, self._store.primary_key_type)
+        row = self._get(key, self._one_field.get(field_name) or self._one(field_name))
+        if row is None:
+            key_bytes(primary_key, self._store.primary_key_type)
+        return row
+
+    def _row_of_many_partitions(self, primary_key: Key, field_name: str) -> Row | None:
+        return self._find([primary_key], self._one_field.get(field_name) or self._one(field_name))[0]
+
+    def _rows(self, primary_keys: Sequence[Key], field_names: Sequence[str] | None) -> list[Row | None]:
+        self._opened()
+        if isinstance(primary_keys, (str, bytes, bytearray)):
+            raise InvalidArgumentError(f"a list of keys is wanted, not the single {primary_keys!r:.80}")
+        projection = self._projection(field_names)
+        return self._find(primary_keys, projection) if primary_keys else []
+
+    def _find(self, primary_keys: Sequence[Key], projection: Projection) -> list[Row | None]:
+        """The rows of keys in one state. Where the primary key does not decide its partition, all held ones are
+        probed, and
+        the lowest that has it is read."""
+        replica = self._opened()
+        store, held = replica.store, replica.partitions
+        keys = [key_bytes(key, store.primary_key_type) for key in primary_keys]
+        if store.partitions == 1:
+            return replica.storage.get_many([self._prefix + key for key in keys], projection)
+        if store.routed_by_primary_key:
+            partitions = [partition_of(message_key(store.primary_key_type, key), store) for key in keys]
+            for key, partition in zip(primary_keys, partitions, strict=True):
+                if partition not in held:
+                    raise PartitionNotHeldError(key, partition, held)
+            return replica.storage.get_many(
+                [storage_key(partition, key) for partition, key in zip(partitions, keys, strict=True)], projection
+            )
+        found = replica.storage.get_many([storage_key(p, key) for key in keys for p in held], projection)
+        width = len(held)
+        probes = [found[at : at + width] for at in range(0, len(found), width)]
+        return [next((row for row in probe if row is not None), None) for probe in probes]
+
+    def _one(self, field_name: str) -> Projection:
+        projection = Projection((check_name(field_name),))
+        if len(self._one_field) >= _MAX_PROJECTIONS:
+            self._one_field.clear()
+        self._one_field[field_name] = projection
+        return projection
+
+    def _projection(self, field_names: Sequence[str] | None) -> Projection:
+        if field_names is None:
+            return _EVERYTHING
+        if isinstance(field_names, (str, bytes)):
+            raise InvalidArgumentError(f"a list of field names is wanted, not the single {field_names!r}")
+        names = tuple(field_names)
+        projection = self._many_fields.get(names)
+        if projection is None:
+            projection = Projection([check_name(name) for name in names])
+            if len(self._many_fields) >= _MAX_PROJECTIONS:
+                self._many_fields.clear()
+            self._many_fields[names] = projection
+        return projection
+
+    # -- freshness -----------------------------------------------------------------------------
+
+    def wait_for(self, token: Token, timeout: float | None = None) -> None:
+        replica = self._opened()
+        if not isinstance(token, Token):
+            raise InvalidTokenError(f"a token is wanted, not {type(token).__name__}; parse text with Token.parse")
+        if not token:
+            return
+        if token.identity != replica.store.identity:
+            raise InvalidTokenError(
+                f"the token is of the log {token.identity!r}, this reader follows {replica.store.identity!r} (store "
+                f"{replica.store.store_name!r}); wait for it in a reader of the store that was written"
+            )
+        target = {p: position for p, position in token.positions.items() if p in replica.partitions}
+        if not target:
+            raise InvalidTokenError(
+                f"the token is of partitions {sorted(token.positions)}, this reader holds {list(replica.partitions)}"
+            )
+        replica.wait(target, timeout, what=f"seeing the write {token}")
+
+    def stats(self) -> Stats:
+        replica = self._opened()
+        progress = replica.progress()
+        bounds = replica.transport.bounds()
+        now = time.time_ns()
+        partitions = {}
+        for partition in replica.partitions:
+            done, end = progress.get(partition), bounds[partition].end
+            position = bounds[partition].first if done is None else done.position
+            lag = max(0, end - position)
+            waiting_since = None if done is None or not lag else done.timestamp
+            partitions[partition] = PartitionStats(
+                position=position,
+                end=end,
+                lag_events=lag,
+                lag_seconds=0.0 if waiting_since is None else max(0.0, (now - waiting_since) / 1e9),
+            )
+        return Stats(
+            documents=replica.storage.count(),
+            partitions=partitions,
+            events_applied=sum(done.applied for done in progress.values()),
+            bad_events=sum(done.quarantined for done in progress.values()),
+            last_error=replica.outlook().last_error,
+            log_bytes=replica.transport.size(),
+            first={partition: bounds[partition].first for partition in replica.partitions},
+        )
+
+    def health(self) -> Health:
+        if self._forked:
+            raise ForkedError("reader")
+        replica = self._replica
+        if replica is None:
+            return Health(state="stopped", reason="the reader was shut down" if self._was_started else "not started")
+        outlook = replica.outlook()
+        if outlook.failure is not None or outlook.halts:
+            reasons = [str(outlook.failure)] if outlook.failure is not None else []
+            reasons += [f"partition {partition}: {reason}" for partition, reason in sorted(outlook.halts.items())]
+            return Health(state="halted", reason="; ".join(reasons), halts=outlook.halts)
+        behind = self._behind(replica)
+        if behind:
+            return Health(state="catching-up", reason=f"{behind} events of before the startup are not visible yet")
+        return Health(state="ready")
+
+    def _behind(self, replica: Replica) -> int:
+        """Events that were in the log at a startup with allow_stale and are not visible yet."""
+        target = self._target
+        if target is None:
+            return 0
+        progress = replica.progress()
+        behind = sum(
+            max(0, end - (progress[partition].position if partition in progress else 0))
+            for partition, end in target.items()
+        )
+        if not behind:
+            self._target = None
+        return behind
+
+
+class _Report:
+    """Tells how a startup gets on."""
+
+    def __init__(
+        self,
+        began: Mapping[int, Any],
+        target: Mapping[int, Position],
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self._began = {p: began[p].position if p in began else 0 for p in target}
+        self._total = sum(max(0, end - self._began[p]) for p, end in target.items())
+        self._progress = progress
+
+    def __call__(self, reached: Mapping[int, Position]) -> None:
+        done = sum(max(0, reached.get(p, 0) - began) for p, began in self._began.items())
+        done = min(done, self._total)
+        _log.info("startup: %d of %d events applied", done, self._total)
+        if self._progress is not None:
+            self._progress(done, self._total)
+
+
+def _fields(row: Row) -> dict[str, Value]:
+    """A row as a dict, without what is absent."""
+    return {name: value for name, value in zip(row[0], row[2], strict=True) if value is not None}
+
+
+def held_partitions(wanted: Sequence[int] | None, store: StoreDescription) -> tuple[int, ...]:
+    """The partitions that a reader holds, ascending: those wanted, all of them by default."""
+    if wanted is None:
+        return tuple(range(store.partitions))
+    beyond = [partition for partition in wanted if partition >= store.partitions]
+    if beyond:
+        raise InvalidOptionError(
+            "partitions", list(wanted), f"store {store.store_name!r} has partitions 0 to {store.partitions - 1}"
+        )
+    return tuple(sorted(set(wanted)))

@@ -1,0 +1,240 @@
+"""The record format: one record a document (design, section 6).
+
+    shape id   u32   little-endian throughout; 0 is the general layout
+    epoch      u32   the partition's epoch when the record was written
+    body             by layout, below
+    crc        u32   CRC-32 over the stored key, then all of the record before it
+
+Documents with the same set of (field id, type) share a *shape*. A shaped body is every fixed-width value, in order of
+field id, then a u32 end offset for each variable-width value, then those values. All offsets but the ends are the
+shape's, so that one precompiled struct reads any projection. The general layout, for stores with too many shapes, is a
+count, a (field id u32, type u8, length u32) for each field, then the values.
+
+A checksum over bytes that end with their own CRC-32 is a constant, whatever it began with; so reading checks a record
+without cutting it (zlib's crc32; the residue is that of the reflected polynomial 0xEDB88320).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, Final, TypeAlias
+from zlib import crc32
+
+from ikvcore.fields import FIXED_WIDTHS, FieldBytes, FieldType, Value, decode
+from ikvcore.models import Projection, Row
+
+__all__ = [
+    "CRC_RESIDUE",
+    "FULL_KEY",
+    "GENERAL",
+    "HEADER",
+    "Shape",
+    "ShapeFields",
+    "encode_record",
+    "general_fields",
+    "general_row",
+]
+
+HEADER: Final = struct.Struct("<II")
+CRC_RESIDUE: Final = 0x2144DF1C
+GENERAL: Final = 0
+"""Shape id of the general layout."""
+FULL_KEY: Final = 0
+"""Field id under which a record stored under a digest carries its full key; never shown."""
+
+ShapeFields: TypeAlias = tuple[tuple[int, FieldType], ...]
+"""(field id, type) pairs in order of field id."""
+
+_COUNT: Final = struct.Struct("<I")
+_ENTRY: Final = struct.Struct("<IBI")
+_END: Final = struct.Struct("<I")
+_PAIR: Final = struct.Struct("<II")
+_FORMATS: Final = {
+    FieldType.INT32: "i",
+    FieldType.INT64: "q",
+    FieldType.FLOAT32: "f",
+    FieldType.FLOAT64: "d",
+    FieldType.BOOLEAN: "?",
+}
+_MAX_PLANS: Final = 1024
+
+Plan: TypeAlias = Callable[[bytes], Row]
+
+
+class Shape:
+    """A set of (field id, type), and what follows from it: where each value lies in a record of this shape."""
+
+    __slots__ = ("_ends_at", "_pack_ends", "data_start", "fields", "fixed", "id", "plans", "types", "variable")
+
+    def __init__(self, shape_id: int, fields: ShapeFields) -> None:
+        self.id = shape_id
+        self.fields = fields
+        self.types = dict(fields)
+        self.fixed: dict[int, int] = {}
+        """Field id -> offset, for fixed-width fields."""
+        self.variable: dict[int, int] = {}
+        """Field id -> rank among the variable-width fields."""
+        offset = HEADER.size
+        for field_id, field_type in fields:
+            if field_type in FIXED_WIDTHS:
+                self.fixed[field_id] = offset
+                offset += FIXED_WIDTHS[field_type]
+            else:
+                self.variable[field_id] = len(self.variable)
+        self._ends_at = offset
+        self._pack_ends = struct.Struct(f"<{len(self.variable)}I")
+        self.data_start = offset + self._pack_ends.size
+        self.plans: dict[Projection, Plan] = {}
+        """Compiled projections; a shape's fields never change, so a plan holds for ever."""
+
+    def body(self, values: Mapping[int, FieldBytes]) -> list[bytes]:
+        """The parts of a record's body; `values` has exactly this shape's fields."""
+        parts = [values[field_id][1] for field_id in self.fixed]
+        variable = [values[field_id][1] for field_id in self.variable]
+        ends = accumulate(map(len, variable), initial=self.data_start)
+        next(ends)
+        parts.append(self._pack_ends.pack(*ends))
+        parts += variable
+        return parts
+
+    def values(self, record: bytes) -> dict[int, FieldBytes]:
+        """Every field of a record of this shape."""
+        types = self.types
+        found = {}
+        for field_id, offset in self.fixed.items():
+            field_type = types[field_id]
+            found[field_id] = (field_type, record[offset : offset + FIXED_WIDTHS[field_type]])
+        start = self.data_start
+        ends = self._pack_ends.unpack_from(record, self._ends_at)
+        for field_id, end in zip(self.variable, ends, strict=True):
+            found[field_id] = (types[field_id], record[start:end])
+            start = end
+        return found
+
+    def plan(self, projection: Projection, names: Sequence[str], field_ids: Sequence[int | None]) -> Plan:
+        """Compile the projection of `field_ids` (None: the field is not known), which are called `names`."""
+        asked = [field_id if field_id in self.types else None for field_id in field_ids]
+        types = tuple(None if field_id is None else self.types[field_id] for field_id in asked)
+        plan = self._one(asked[0], tuple(names), types) if len(asked) == 1 else self._many(asked, tuple(names), types)
+        if len(self.plans) >= _MAX_PLANS:
+            self.plans.clear()
+        self.plans[projection] = plan
+        return plan
+
+    def _one(self, field_id: int | None, names: tuple[str, ...], types: tuple[FieldType | None, ...]) -> Plan:
+        """The plan of one field: the single get's, so it is worth its own few lines."""
+        if field_id is None:
+            return lambda record: (names, types, (None,))
+        if field_id in self.fixed:
+            unpack = struct.Struct("<" + _FORMATS[self.types[field_id]]).unpack_from
+            offset = self.fixed[field_id]
+            return lambda record: (names, types, unpack(record, offset))
+        rank = self.variable[field_id]
+        as_text = self.types[field_id] is FieldType.STRING
+        if rank == 0:
+            first, end_at, unpack_end = self.data_start, self._ends_at, _END.unpack_from
+
+            def read_first(record: bytes) -> Row:
+                data = record[first : unpack_end(record, end_at)[0]]
+                return names, types, (data.decode() if as_text else data,)
+
+            return read_first
+        pair_at, unpack_pair = self._ends_at + 4 * (rank - 1), _PAIR.unpack_from
+
+        def read(record: bytes) -> Row:
+            start, end = unpack_pair(record, pair_at)
+            data = record[start:end]
+            return names, types, (data.decode() if as_text else data,)
+
+        return read
+
+    def _many(self, asked: Sequence[int | None], names: tuple[str, ...], types: tuple[FieldType | None, ...]) -> Plan:
+        """The plan of any fields: one struct call for all numbers and offsets, then a slice for each variable value."""
+        fixed = sorted({i for i in asked if i is not None and i in self.fixed}, key=self.fixed.__getitem__)
+        ranks = sorted({self.variable[i] for i in asked if i is not None and i in self.variable})
+        # Ends wanted: each value's own, and the one before it, where it begins. Rank -1 stands for the data's start.
+        ends = sorted({rank for own in ranks for rank in (own - 1, own)} - {-1})
+        unpack = self._struct(fixed, ends).unpack_from
+        at = {rank: len(fixed) + index for index, rank in enumerate(ends)}
+        types_by_rank = {rank: self.types[field_id] for field_id, rank in self.variable.items()}
+        text = [rank for rank in ranks if types_by_rank[rank] is FieldType.STRING]
+        binary = [rank for rank in ranks if types_by_rank[rank] is FieldType.BYTES]
+        # The numbers get the data's start appended, so that the first value is cut like every other.
+        at[-1] = len(fixed) + len(ends)
+        text_cuts = [(at[rank - 1], at[rank]) for rank in text]
+        binary_cuts = [(at[rank - 1], at[rank]) for rank in binary]
+        place: dict[int | None, int] = {field_id: index for index, field_id in enumerate(fixed)}
+        field_at = {rank: field_id for field_id, rank in self.variable.items()}
+        for index, rank in enumerate([*text, *binary]):
+            place[field_at[rank]] = at[-1] + 1 + index
+        place[None] = at[-1] + 1 + len(text) + len(binary)
+        order = [place[field_id] for field_id in asked]
+        tail = (self.data_start,)
+
+        def read(record: bytes) -> Row:
+            numbers = unpack(record) + tail
+            values: list[Any] = [
+                *numbers,
+                *[record[numbers[start] : numbers[end]].decode() for start, end in text_cuts],
+                *[record[numbers[start] : numbers[end]] for start, end in binary_cuts],
+                None,
+            ]
+            return names, types, [values[index] for index in order]
+
+        return read
+
+    def _struct(self, fixed: Sequence[int], ends: Sequence[int]) -> struct.Struct:
+        """A struct that reads the given fixed-width fields and ends, both ascending, from a record's first byte on."""
+        form, position = ["<"], 0
+        for field_id in fixed:
+            field_type = self.types[field_id]
+            form.append(f"{self.fixed[field_id] - position}x{_FORMATS[field_type]}")
+            position = self.fixed[field_id] + FIXED_WIDTHS[field_type]
+        for rank in ends:
+            offset = self._ends_at + 4 * rank
+            form.append(f"{offset - position}xI")
+            position = offset + 4
+        return struct.Struct("".join(form))
+
+
+def encode_record(shape: Shape | None, values: Mapping[int, FieldBytes], *, epoch: int, stored_key: bytes) -> bytes:
+    """The record of `values`, in the layout of `shape`, or in the general one where that is None."""
+    if shape is None:
+        body = _general_body(values)
+        header = HEADER.pack(GENERAL, epoch)
+    else:
+        body = shape.body(values)
+        header = HEADER.pack(shape.id, epoch)
+    record = b"".join([header, *body])
+    return record + crc32(record, crc32(stored_key)).to_bytes(4, "little")
+
+
+def general_fields(record: bytes) -> dict[int, FieldBytes]:
+    """Every field of a record in the general layout."""
+    (count,) = _COUNT.unpack_from(record, HEADER.size)
+    entries = HEADER.size + _COUNT.size
+    start = entries + count * _ENTRY.size
+    found = {}
+    for index in range(count):
+        field_id, field_type, length = _ENTRY.unpack_from(record, entries + index * _ENTRY.size)
+        found[field_id] = (FieldType(field_type), record[start : start + length])
+        start += length
+    return found
+
+
+def general_row(values: Mapping[int, FieldBytes], names: Sequence[str], field_ids: Sequence[int | None]) -> Row:
+    """The row of `field_ids`, called `names`, from fields already taken apart."""
+    types: list[FieldType | None] = []
+    row: list[Value | None] = []
+    for field_id in field_ids:
+        found = None if field_id is None else values.get(field_id)
+        types.append(None if found is None else found[0])
+        row.append(None if found is None else decode(*found))
+    return tuple(names), tuple(types), row
+
+
+def _general_body(values: Mapping[int, FieldBytes]) -> list[bytes]:
+    entries = [_ENTRY.pack(field_id, field_type, len(data)) for field_id, (field_type, data) in values.items()]
+    return [_COUNT.pack(len(values)), *entries, *(data for _, data in values.values())]

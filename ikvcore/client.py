@@ -1,0 +1,239 @@
+"""The contract that applications program against: IKVReader and IKVWriter.
+
+Instances come from ikvcore.factory. Both are context managers that start up and shut down; starting or shutting down
+twice is harmless; any other call before startup raises NotStartedError, after shutdown ShutDownError, and in a process
+forked from the one that started it ForkedError. All methods are thread-safe.
+
+Keys are str, bytes or bytearray: "a" and b"a" are the same key. An empty, over-long or undecodable key raises
+InvalidKeyError, a key of another type KeyTypeError.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from ikvcore.document import IKVDocument
+from ikvcore.fields import Value
+
+if TYPE_CHECKING:
+    from ikvcore.health import Health, Stats
+    from ikvcore.tokens import Token
+
+__all__ = ["IKVReader", "IKVWriter", "Key"]
+
+Key: TypeAlias = "str | bytes | bytearray"
+
+_Self = TypeVar("_Self", bound="_Client")
+
+
+class _Client(ABC):
+    """The life that readers and writers share."""
+
+    @abstractmethod
+    def startup(self) -> None:
+        """Open the client."""
+
+    @abstractmethod
+    def shutdown(self) -> None:
+        """Close the client and give up what it holds."""
+
+    def __enter__(self: _Self) -> _Self:
+        self.startup()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+
+class IKVReader(_Client):
+    """Reads documents from an embedded replica: no call but `startup`, `wait_for` and `stats` leaves the process.
+
+    Every call sees one committed state of the replica. What is not there reads as None.
+    """
+
+    @abstractmethod
+    def startup(
+        self,
+        timeout: float | None = None,
+        *,
+        allow_stale: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Open the replica, and block until everything that was published before the call is visible.
+
+        timeout: seconds; WaitTimeoutError after that, and the reader is not started. None waits as long as it takes.
+        allow_stale: serve what the replica has at once, and catch up behind; `health` tells when it has.
+        progress: called every two seconds or so with (events applied, events to apply) of this startup, in this thread;
+            the log says the same at INFO.
+
+        Raises MountError and its kin, StoreAccessError, IngestHaltedError (not with allow_stale), LogTrimmedError,
+        LogDivergedError, StorageError, TransportError.
+        """
+
+    # -- one value ---------------------------------------------------------------------------
+
+    @abstractmethod
+    def get_string_value(self, primary_key: Key, field_name: str) -> str | None:
+        """A STRING field of one document; None if the document or the field is not there.
+
+        Like every typed getter it raises FieldTypeError where the field has another type.
+        """
+
+    @abstractmethod
+    def get_bytes_value(self, primary_key: Key, field_name: str) -> bytes | None:
+        """A BYTES field, or the UTF-8 bytes of a STRING field."""
+
+    @abstractmethod
+    def get_int32_value(self, primary_key: Key, field_name: str) -> int | None:
+        """An INT32 field."""
+
+    @abstractmethod
+    def get_int64_value(self, primary_key: Key, field_name: str) -> int | None:
+        """An INT64 field."""
+
+    @abstractmethod
+    def get_float32_value(self, primary_key: Key, field_name: str) -> float | None:
+        """A FLOAT32 field."""
+
+    @abstractmethod
+    def get_float64_value(self, primary_key: Key, field_name: str) -> float | None:
+        """A FLOAT64 field."""
+
+    @abstractmethod
+    def get_bool_value(self, primary_key: Key, field_name: str) -> bool | None:
+        """A BOOLEAN field."""
+
+    @abstractmethod
+    def get_value(self, primary_key: Key, field_name: str) -> Value | None:
+        """A field of whatever type."""
+
+    # -- documents ---------------------------------------------------------------------------
+
+    @abstractmethod
+    def get_document(self, primary_key: Key, field_names: Sequence[str] | None = None) -> dict[str, Value] | None:
+        """The fields of one document, those named or all, the primary key among all; absent fields are left out.
+
+        None if there is no such document.
+        """
+
+    @abstractmethod
+    def multiget_string_values(
+        self,
+        bytes_primary_keys: Sequence[bytes | bytearray] = (),
+        str_primary_keys: Sequence[str] = (),
+        field_names: Sequence[str] = (),
+    ) -> Iterator[str | None]:
+        """STRING fields of many documents, from one state: all bytes keys, then all str keys; per key the fields in the
+        order asked. Duplicates repeat; None holds the place of what is missing; no keys or no fields give nothing.
+
+        Read before it returns: the iterator holds no state open.
+        """
+
+    @abstractmethod
+    def multiget_bytes_values(
+        self,
+        bytes_primary_keys: Sequence[bytes | bytearray] = (),
+        str_primary_keys: Sequence[str] = (),
+        field_names: Sequence[str] = (),
+    ) -> Iterator[bytes | None]:
+        """As multiget_string_values, of BYTES fields and the UTF-8 bytes of STRING fields."""
+
+    @abstractmethod
+    def multiget_values(self, primary_keys: Sequence[Key], field_names: Sequence[str]) -> Iterator[Value | None]:
+        """As multiget_string_values, of whatever types, keys in the order given."""
+
+    @abstractmethod
+    def multiget_documents(
+        self, primary_keys: Sequence[Key], field_names: Sequence[str] | None = None
+    ) -> Iterator[dict[str, Value] | None]:
+        """As get_document for each key in the order given, from one state."""
+
+    @abstractmethod
+    def scan(self, field_names: Sequence[str] | None = None) -> Iterator[tuple[str | bytes, dict[str, Value]]]:
+        """Every document as (key, fields), the key in the store's type, in no promised order.
+
+        Read page by page, each page one state, and none held open between: a document that is there throughout is
+        given, one that comes or goes meanwhile perhaps.
+        """
+
+    @abstractmethod
+    def count(self) -> int:
+        """How many documents the replica holds."""
+
+    # -- freshness ---------------------------------------------------------------------------
+
+    @abstractmethod
+    def wait_for(self, token: Token, timeout: float | None = None) -> None:
+        """Block until the write that returned `token` is visible here, in the partitions of it that are held.
+
+        Raises WaitTimeoutError after `timeout` seconds (None: never); InvalidTokenError for a token of another store's
+        log, or of partitions of which none is held; IngestHaltedError, LogTrimmedError or LogDivergedError at once
+        where waiting is vain. The empty token is visible already.
+        """
+
+    @abstractmethod
+    def stats(self) -> Stats:
+        """Figures of the replica and its log. Asks the log, so it may raise TransportError."""
+
+    @abstractmethod
+    def health(self) -> Health:
+        """Whether the reader serves and how fresh; never raises but in a forked child."""
+
+
+class IKVWriter(_Client):
+    """Publishes events to a store's log.
+
+    A call returns when its events are durable, with a token for `IKVReader.wait_for`; a call without anything to do
+    returns the empty token. Everything in a call is checked before anything is published, so an error that names bad
+    input means that nothing was. Batches are published as one; over several partitions they are not atomic:
+    PartialPublishError says what was taken.
+
+    Writes of several threads share commits. Writes of one document from several threads take effect in the order in
+    which they reach the log: callers who care for that order must synchronise.
+
+    Raises InvalidDocumentError, InvalidKeyError, FieldNameError, EventTooLargeError; TransportError and its kin.
+    """
+
+    @abstractmethod
+    def upsert_fields(self, document: IKVDocument) -> Token:
+        """Set the fields of `document`, creating it if need be; its other fields stay.
+
+        `document` holds the primary key, and the partitioning key where the store has one.
+        """
+
+    @abstractmethod
+    def upsert_fields_batch(self, documents: Iterable[IKVDocument]) -> Token:
+        """Upsert documents, in their order, in one durable publication."""
+
+    @abstractmethod
+    def delete_fields(self, document: IKVDocument, fields_to_delete: Sequence[str]) -> Token:
+        """Remove fields of the document whose keys `document` holds; what is absent, and the keys, are passed over."""
+
+    @abstractmethod
+    def delete_fields_batch(self, documents: Iterable[IKVDocument], fields_to_delete: Sequence[str]) -> Token:
+        """Remove the same fields from several documents, in one durable publication."""
+
+    @abstractmethod
+    def delete_document(self, document: IKVDocument) -> Token:
+        """Remove the document whose keys `document` holds; no-op if absent."""
+
+    @abstractmethod
+    def delete_document_batch(self, documents: Iterable[IKVDocument]) -> Token:
+        """Remove several documents, in one durable publication."""
+
+    @abstractmethod
+    def drop_fields_by_name(self, field_names: Sequence[str]) -> Token:
+        """Remove fields from all documents; unknown names and the keys are passed over."""
+
+    @abstractmethod
+    def drop_fields_by_name_prefix(self, field_name_prefixes: Sequence[str]) -> Token:
+        """Remove, from all documents, the fields whose names begin with a prefix; "" means every field but the keys."""
+
+    @abstractmethod
+    def drop_all_fields(self) -> Token:
+        """Remove all documents."""
