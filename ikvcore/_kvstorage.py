@@ -14,7 +14,7 @@ from zlib import crc32
 
 from ikvcore._commitplan import COUNT_PREFIX, CommitPlan, Counts, KeyForm, record_fields
 from ikvcore._reclaim import Reclaimer
-from ikvcore._record import CRC_RESIDUE, FULL_KEY, GENERAL, HEADER, general_row
+from ikvcore._record import CRC_RESIDUE, FULL_KEY, GENERAL, HEADER, Plan, general_row
 from ikvcore._schema import SchemaTables, SchemaView, Version, seal, unseal
 from ikvcore.errors import IKVError, ReplicaDamagedError, StorageError
 from ikvcore.fields import FieldBytes
@@ -24,6 +24,7 @@ from ikvcore.protocols import OrderedKeyValue, Snapshot
 __all__ = ["KeyValueStorage"]
 
 _META_PREFIX: Final = b"\x00m"
+_MAX_PROJECTIONS: Final = 4_096
 _MALFORMED: Final = (struct.error, IndexError, KeyError, UnicodeDecodeError, ValueError)
 """What taking apart a record of nonsense can raise."""
 
@@ -42,6 +43,7 @@ class KeyValueStorage:
         self._tables = SchemaTables()
         # The view that the last state seen needs, with that state's id: one tuple, replaced as a whole.
         self._seen: tuple[int, SchemaView] = (-1, SchemaView(self._tables, Version(), {}))
+        self._plans = _Plans()
         self._reclaimer = Reclaimer()
 
     # -- reads ---------------------------------------------------------------------------------
@@ -59,10 +61,8 @@ class KeyValueStorage:
                 return None
             if crc32(record, crc32(stored_key)) != CRC_RESIDUE:
                 self._damaged(stored_key, "fails its checksum")
-            shape_id, epoch = HEADER.unpack_from(record)
-            if epoch >= view.floor and shape_id:
-                shape = view.tables.shapes[shape_id]
-                plan = shape.plans.get(projection)
+            if not view.floor:
+                plan = self._plans[projection].get(record[:4])
                 if plan is not None:
                     return plan(record)
             return self._row(stored_key, record, view, projection)
@@ -198,9 +198,8 @@ class KeyValueStorage:
     def _checked_row(self, stored_key: bytes, record: bytes, view: SchemaView, projection: Projection) -> Row | None:
         if crc32(record, crc32(stored_key)) != CRC_RESIDUE:
             self._damaged(stored_key, "fails its checksum")
-        shape_id, epoch = HEADER.unpack_from(record)
-        if epoch >= view.floor and shape_id:
-            plan = view.tables.shapes[shape_id].plans.get(projection)
+        if not view.floor:
+            plan = self._plans[projection].get(record[:4])
             if plan is not None:
                 return plan(record)
         return self._row(stored_key, record, view, projection)
@@ -215,10 +214,11 @@ class KeyValueStorage:
             if shape_id == GENERAL or (state is not None and epoch < state.floor):
                 drops = {} if state is None else state.drops
                 return self._general_row(record, view, projection, drops, epoch)
-            shape = view.tables.shapes[shape_id]
-            plan = shape.plans.get(projection)
+            plans = self._plans[projection]
+            plan = plans.get(record[:4])
             if plan is None:
-                plan = shape.plan(projection, *view.columns(projection, shape.fields))
+                shape = view.tables.shapes[shape_id]
+                plan = plans[record[:4]] = shape.plan(*view.columns(projection, shape.fields))
             return plan(record)
         except _MALFORMED as exc:
             self._damaged(stored_key, f"cannot be taken apart ({exc!r})")
@@ -266,6 +266,17 @@ class KeyValueStorage:
     @staticmethod
     def _failed(exc: Exception) -> NoReturn:
         raise StorageError(f"the engine failed: {type(exc).__name__}: {exc}") from exc
+
+
+class _Plans(dict[Projection, dict[bytes, Plan]]):
+    """Compiled projections: by projection, then by a record's first four bytes, which are its shape id."""
+
+    def __missing__(self, projection: Projection) -> dict[bytes, Plan]:
+        if len(self) >= _MAX_PROJECTIONS:
+            self.clear()
+        plans: dict[bytes, Plan] = {}
+        self[projection] = plans
+        return plans
 
 
 _EVERYTHING: Final = Projection(None)

@@ -252,17 +252,21 @@ class Reader(IKVReader):
         """The rows' values in one list; those of a type that is not wanted raise FieldTypeError."""
         flat: list[Any] = []
         missing = [None] * width
+        right: object = None
         for row in rows:
             if row is None:
                 flat += missing
                 continue
             names, types, values = row
-            if wanted is not None:
-                for index, found in enumerate(types):
+            # Rows of one shape share their tuple of types, so one look at it serves for all of them.
+            if wanted is not None and types is not right:
+                if wanted is _BYTES and _STRING in types:
+                    values = [value.encode() if isinstance(value, str) else value for value in values]
+                    types = tuple(_BYTES if found is _STRING else found for found in types)
+                for name, found in zip(names, types, strict=True):
                     if found is not wanted and found is not None:
-                        if wanted is not _BYTES or found is not _STRING:
-                            raise FieldTypeError(names[index], found.name, wanted.name)
-                        values = [*values[:index], values[index].encode(), *values[index + 1 :]]  # type: ignore[union-attr]
+                        raise FieldTypeError(name, found.name, wanted.name)
+                right = row[1] if types is row[1] else right
             flat += values
         return flat
 
@@ -270,15 +274,10 @@ class Reader(IKVReader):
 
     def _row_of_one_partition(self, primary_key: Key, field_name: str) -> Row | None:
         """One field of one document, on the hot path: a key is checked only if nothing is found under it."""
-        if type(primary_key) is str:
-            try:
-                key = self._prefix + primary_key.encode()
-            except UnicodeEncodeError:
-                key = self._prefix + key_bytes(primary_key, self._store.primary_key_type)
-        elif isinstance(primary_key, (str, bytes, bytearray)):
+        try:
+            key = self._prefix + primary_key.encode()  # type: ignore[union-attr]  # bytes have no encode
+        except (AttributeError, UnicodeEncodeError, TypeError):
             key = self._prefix + key_bytes(primary_key, self._store.primary_key_type)
-        else:
-            key_bytes(primary_key, self._store.primary_key_type)
         row = self._get(key, self._one_field.get(field_name) or self._one(field_name))
         if row is None:
             key_bytes(primary_key, self._store.primary_key_type)

@@ -19,17 +19,19 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
+from operator import itemgetter
 from typing import Any, Final, TypeAlias
 from zlib import crc32
 
 from ikvcore.fields import FIXED_WIDTHS, FieldBytes, FieldType, Value, decode
-from ikvcore.models import Projection, Row
+from ikvcore.models import Row
 
 __all__ = [
     "CRC_RESIDUE",
     "FULL_KEY",
     "GENERAL",
     "HEADER",
+    "Plan",
     "Shape",
     "ShapeFields",
     "encode_record",
@@ -58,15 +60,13 @@ _FORMATS: Final = {
     FieldType.FLOAT64: "d",
     FieldType.BOOLEAN: "?",
 }
-_MAX_PLANS: Final = 1024
-
 Plan: TypeAlias = Callable[[bytes], Row]
 
 
 class Shape:
     """A set of (field id, type), and what follows from it: where each value lies in a record of this shape."""
 
-    __slots__ = ("_ends_at", "_pack_ends", "data_start", "fields", "fixed", "id", "plans", "types", "variable")
+    __slots__ = ("_ends_at", "_pack_ends", "data_start", "fields", "fixed", "id", "types", "variable")
 
     def __init__(self, shape_id: int, fields: ShapeFields) -> None:
         self.id = shape_id
@@ -86,8 +86,6 @@ class Shape:
         self._ends_at = offset
         self._pack_ends = struct.Struct(f"<{len(self.variable)}I")
         self.data_start = offset + self._pack_ends.size
-        self.plans: dict[Projection, Plan] = {}
-        """Compiled projections; a shape's fields never change, so a plan holds for ever."""
 
     def body(self, values: Mapping[int, FieldBytes]) -> list[bytes]:
         """The parts of a record's body; `values` has exactly this shape's fields."""
@@ -113,15 +111,14 @@ class Shape:
             start = end
         return found
 
-    def plan(self, projection: Projection, names: Sequence[str], field_ids: Sequence[int | None]) -> Plan:
-        """Compile the projection of `field_ids` (None: the field is not known), which are called `names`."""
+    def plan(self, names: Sequence[str], field_ids: Sequence[int | None]) -> Plan:
+        """Compile the projection of `field_ids` (None: the field is not known), which are called `names`.
+
+        A shape's fields never change, so a plan holds for ever, also for a name that gets its field id later.
+        """
         asked = [field_id if field_id in self.types else None for field_id in field_ids]
         types = tuple(None if field_id is None else self.types[field_id] for field_id in asked)
-        plan = self._one(asked[0], tuple(names), types) if len(asked) == 1 else self._many(asked, tuple(names), types)
-        if len(self.plans) >= _MAX_PLANS:
-            self.plans.clear()
-        self.plans[projection] = plan
-        return plan
+        return self._one(asked[0], tuple(names), types) if len(asked) == 1 else self._many(asked, tuple(names), types)
 
     def _one(self, field_id: int | None, names: tuple[str, ...], types: tuple[FieldType | None, ...]) -> Plan:
         """The plan of one field: the single get's, so it is worth its own few lines."""
@@ -163,25 +160,25 @@ class Shape:
         binary = [rank for rank in ranks if types_by_rank[rank] is FieldType.BYTES]
         # The numbers get the data's start appended, so that the first value is cut like every other.
         at[-1] = len(fixed) + len(ends)
-        text_cuts = [(at[rank - 1], at[rank]) for rank in text]
-        binary_cuts = [(at[rank - 1], at[rank]) for rank in binary]
         place: dict[int | None, int] = {field_id: index for index, field_id in enumerate(fixed)}
         field_at = {rank: field_id for field_id, rank in self.variable.items()}
         for index, rank in enumerate([*text, *binary]):
             place[field_at[rank]] = at[-1] + 1 + index
         place[None] = at[-1] + 1 + len(text) + len(binary)
-        order = [place[field_id] for field_id in asked]
+        text_starts, text_ends = _picker([at[rank - 1] for rank in text]), _picker([at[rank] for rank in text])
+        starts, stops = _picker([at[rank - 1] for rank in binary]), _picker([at[rank] for rank in binary])
+        pick = _picker([place[field_id] for field_id in asked])
         tail = (self.data_start,)
 
         def read(record: bytes) -> Row:
             numbers = unpack(record) + tail
-            values: list[Any] = [
+            values = (
                 *numbers,
-                *[record[numbers[start] : numbers[end]].decode() for start, end in text_cuts],
-                *[record[numbers[start] : numbers[end]] for start, end in binary_cuts],
+                *[record[start:end].decode() for start, end in zip(text_starts(numbers), text_ends(numbers))],  # noqa: B905
+                *[record[start:end] for start, end in zip(starts(numbers), stops(numbers))],  # noqa: B905 - same length
                 None,
-            ]
-            return names, types, [values[index] for index in order]
+            )
+            return names, types, pick(values)
 
         return read
 
@@ -197,6 +194,13 @@ class Shape:
             form.append(f"{offset - position}xI")
             position = offset + 4
         return struct.Struct("".join(form))
+
+
+def _picker(indexes: Sequence[int]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """A function that picks these places of a tuple, in C where there is more than one."""
+    if len(indexes) > 1:
+        return itemgetter(*indexes)
+    return lambda values: tuple(values[index] for index in indexes)
 
 
 def encode_record(shape: Shape | None, values: Mapping[int, FieldBytes], *, epoch: int, stored_key: bytes) -> bytes:
