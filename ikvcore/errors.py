@@ -42,7 +42,7 @@
     │   ├── StorageFullError
     │   └── ReplicaDamagedError                what is stored fails its checksum
     ├── IngestHaltedError                      a partition stopped before a bad event or a failure
-    ├── PartitionNotHeldError                  the key's partition is not in this replica
+    ├── PartitionNotHeldError (LookupError)    the key's partition is not in this replica
     └── WaitTimeoutError (TimeoutError)        what was waited for did not come in time
 
 Constructors take identifiers and build the message, so that the same mistake reads the same everywhere.
