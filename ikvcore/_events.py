@@ -34,6 +34,10 @@ __all__ = [
     "upsert_event",
 ]
 
+# Bound once: reaching a member through its enum class is slow in Python 3.11.
+_STRING: Final = FieldType.STRING
+_BYTES: Final = FieldType.BYTES
+_BOOLEAN: Final = FieldType.BOOLEAN
 _SECOND: Final = 1_000_000_000
 _TYPES: Final = {int(field_type): field_type for field_type in FieldType if field_type is not FieldType.UNKNOWN}
 _TRUE: Final = b"\x01"
@@ -136,10 +140,14 @@ def _upsert(document: Any, message: LogMessage, store: StoreDescription, timesta
         return None
     key = _key(document, store)
     fields: dict[str, FieldBytes] = {}
-    for name, value in document.items():
+    for name in document:  # items() of a protobuf map goes through a slow generator
+        value = document[name]
         field_type = _TYPES.get(value.fieldType)
         if field_type is not None:  # a value of a type that this release does not know leaves the old one in place
-            fields[name] = (field_type, _checked(name, field_type, value.value))
+            data = value.value
+            if field_type is not _BYTES:
+                data = _checked(name, field_type, data)
+            fields[name] = (field_type, data)
     fields[store.primary_key] = (store.primary_key_type, key)
     return Upsert(message.partition, key, fields, timestamp)
 
@@ -172,22 +180,23 @@ def _key(document: Any, store: StoreDescription) -> bytes:
         raise BadEvent(f"its primary key {store.primary_key!r} is empty")
     if len(key) > MAX_KEY_BYTES:
         raise BadEvent(f"its primary key {store.primary_key!r} has {len(key):,} bytes, over {MAX_KEY_BYTES:,}")
-    if store.primary_key_type is FieldType.STRING:
-        _checked(store.primary_key, FieldType.STRING, key)
+    if store.primary_key_type is _STRING:
+        _checked(store.primary_key, _STRING, key)
     return key
 
 
 def _checked(name: str, field_type: FieldType, data: bytes) -> bytes:
     """`data` in its one form, if it is a value of its type."""
-    if field_type is FieldType.STRING:
+    if field_type is _STRING:
         try:
             data.decode()
         except UnicodeDecodeError as exc:
             raise BadEvent(f"its field {name!r} is a STRING that is not UTF-8") from exc
-    elif field_type is not FieldType.BYTES:
+    elif field_type is _BYTES:
+        return data
+    elif len(data) != FIXED_WIDTHS[field_type]:
         width = FIXED_WIDTHS[field_type]
-        if len(data) != width:
-            raise BadEvent(f"its field {name!r} is {field_type.name} in {len(data)} bytes instead of {width}")
-        if field_type is FieldType.BOOLEAN:
-            return _FALSE if data == _FALSE else _TRUE
+        raise BadEvent(f"its field {name!r} is {field_type.name} in {len(data)} bytes instead of {width}")
+    elif field_type is _BOOLEAN:
+        return _FALSE if data == _FALSE else _TRUE
     return data

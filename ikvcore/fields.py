@@ -32,6 +32,9 @@ class FieldType(enum.IntEnum):
     BYTES = 6
     BOOLEAN = 7
 
+    # Enum's own hash is a Python function, and types are hashed for every field that is ingested.
+    __hash__ = int.__hash__
+
 
 FieldBytes: TypeAlias = tuple[FieldType, bytes]
 """A value with its type, in the wire encoding."""

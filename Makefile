@@ -1,0 +1,50 @@
+# Everything runs from a virtualenv in .venv, never as root by need, and never from a checkout's absolute path: make
+# splits $(CURDIR) at spaces. Programs of the virtualenv are called as `python -m`, since a space in a script's first
+# line breaks it.
+#
+#   make test                          lint, types, tests
+#   make test ARGS="-k registry -x"    options for pytest
+#   make test PYTHON=python3.12        another Python than python3
+#   make proto                         compile the wire schema again
+#   make clean
+
+PYTHON = python3
+ARGS =
+
+PY = .venv/bin/python
+
+# Only the owner of the checkout keeps caches in it: neither root's nor another user's files get in the owner's way, and
+# nobody needs to write where they cannot.
+ifneq ($(shell test -O . && echo owner),owner)
+export MYPY_CACHE_DIR = /dev/null
+export RUFF_NO_CACHE = true
+export PYTHONDONTWRITEBYTECODE = 1
+export HYPOTHESIS_STORAGE_DIRECTORY = .venv/hypothesis
+export PYTEST_ADDOPTS := $(PYTEST_ADDOPTS) -p no:cacheprovider -W "ignore:The database setting is not configured"
+endif
+
+.PHONY: test venv lint types pytest proto clean
+
+test: lint types pytest
+
+# The script decides by content, not by age, whether there is anything to install.
+venv:
+	@scripts/make-venv.sh "$(PYTHON)"
+
+lint: venv
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: venv lint
+	$(PY) -m mypy
+
+# Last, so that the last lines say what did not run.
+pytest: venv types
+	$(PY) -m pytest $(ARGS)
+
+proto: venv
+	$(PY) -m grpc_tools.protoc -I ikvcore/_proto --descriptor_set_out=ikvcore/_proto/ikvschemas.binpb ikvschemas.proto
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
