@@ -43,7 +43,8 @@ class KeyValueStorage:
         self._tables = SchemaTables()
         # The view that the last state seen needs, with that state's id: one tuple, replaced as a whole.
         self._seen: tuple[int, SchemaView] = (-1, SchemaView(self._tables, Version(), {}))
-        self._plans = _Plans()
+        # Compiled projections: by projection, then by a record's first four bytes, which are its shape id.
+        self._plans: dict[Projection, dict[bytes, Plan]] = {}
         self._reclaimer = Reclaimer()
 
     # -- reads ---------------------------------------------------------------------------------
@@ -61,11 +62,13 @@ class KeyValueStorage:
                 return None
             if crc32(record, crc32(stored_key)) != CRC_RESIDUE:
                 self._damaged(stored_key, "fails its checksum")
-            if not view.floor:
-                plan = self._plans[projection].get(record[:4])
-                if plan is not None:
-                    return plan(record)
-            return self._row(stored_key, record, view, projection)
+            if view.floor:
+                return self._row(stored_key, record, view, projection)
+            try:
+                plan = self._plans[projection][record[:4]]
+            except KeyError:
+                return self._row(stored_key, record, view, projection)
+            return plan(record)
         except IKVError:
             raise
         except Exception as exc:
@@ -199,7 +202,8 @@ class KeyValueStorage:
         if crc32(record, crc32(stored_key)) != CRC_RESIDUE:
             self._damaged(stored_key, "fails its checksum")
         if not view.floor:
-            plan = self._plans[projection].get(record[:4])
+            plans = self._plans.get(projection)
+            plan = None if plans is None else plans.get(record[:4])
             if plan is not None:
                 return plan(record)
         return self._row(stored_key, record, view, projection)
@@ -214,7 +218,7 @@ class KeyValueStorage:
             if shape_id == GENERAL or (state is not None and epoch < state.floor):
                 drops = {} if state is None else state.drops
                 return self._general_row(record, view, projection, drops, epoch)
-            plans = self._plans[projection]
+            plans = self._plans_of(projection)
             plan = plans.get(record[:4])
             if plan is None:
                 shape = view.tables.shapes[shape_id]
@@ -222,6 +226,14 @@ class KeyValueStorage:
             return plan(record)
         except _MALFORMED as exc:
             self._damaged(stored_key, f"cannot be taken apart ({exc!r})")
+
+    def _plans_of(self, projection: Projection) -> dict[bytes, Plan]:
+        plans = self._plans.get(projection)
+        if plans is None:
+            if len(self._plans) >= _MAX_PROJECTIONS:
+                self._plans.clear()
+            plans = self._plans[projection] = {}
+        return plans
 
     @staticmethod
     def _general_row(record: bytes, view: SchemaView, projection: Projection, drops: dict[int, int], epoch: int) -> Row:
@@ -266,17 +278,6 @@ class KeyValueStorage:
     @staticmethod
     def _failed(exc: Exception) -> NoReturn:
         raise StorageError(f"the engine failed: {type(exc).__name__}: {exc}") from exc
-
-
-class _Plans(dict[Projection, dict[bytes, Plan]]):
-    """Compiled projections: by projection, then by a record's first four bytes, which are its shape id."""
-
-    def __missing__(self, projection: Projection) -> dict[bytes, Plan]:
-        if len(self) >= _MAX_PROJECTIONS:
-            self.clear()
-        plans: dict[bytes, Plan] = {}
-        self[projection] = plans
-        return plans
 
 
 _EVERYTHING: Final = Projection(None)

@@ -1,4 +1,4 @@
-"""The reader: from keys and field names to values of the replica."""
+"""The reader: values of the replica, checked for their types, and how fresh they are."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from ikvcore._keys import key_bytes, message_key, partition_of
+from ikvcore._lookup import Lookup
 from ikvcore._replica import Replica, ReplicaPlan, close_replica, open_replica
 from ikvcore.client import IKVReader, Key
 from ikvcore.errors import (
     FieldTypeError,
     ForkedError,
-    InvalidArgumentError,
+    IKVError,
     InvalidOptionError,
     InvalidTokenError,
     NotStartedError,
-    PartitionNotHeldError,
     ShutDownError,
 )
-from ikvcore.fields import FieldType, Value, check_name
+from ikvcore.fields import FieldType, Value
 from ikvcore.forks import after_fork_in_child
 from ikvcore.health import Health, PartitionStats, Stats
-from ikvcore.models import Position, Projection, Row, StoreDescription, storage_key
+from ikvcore.models import Position, Projection, Row, StoreDescription
 from ikvcore.protocols import Transport
 from ikvcore.tokens import Token
 
@@ -34,8 +33,6 @@ _log = logging.getLogger(__name__)
 
 _STRING: Final = FieldType.STRING
 _BYTES: Final = FieldType.BYTES
-_EVERYTHING: Final = Projection(None)
-_MAX_PROJECTIONS: Final = 4_096
 _SCAN_PAGE: Final = 500
 
 
@@ -54,8 +51,7 @@ class Reader(IKVReader):
         self._target: Mapping[int, Position] | None = None
         self._was_started = False
         self._forked = False
-        self._one_field: dict[str, Projection] = {}
-        self._many_fields: dict[tuple[str, ...], Projection] = {}
+        self._lookup: Lookup | None = None
         self._row: Callable[[Key, str], Row | None]
         self._disconnect()
         after_fork_in_child(self)
@@ -112,24 +108,25 @@ class Reader(IKVReader):
         self._replica = replica
         self._target = target
         self._was_started = True
-        store = replica.store
-        self._store = store
-        if store.partitions == 1:
-            self._prefix = storage_key(0, b"")
-            self._row = self._row_of_one_partition
-        else:
-            self._row = self._row_of_many_partitions
-        self._get = replica.storage.get
+        self._lookup = Lookup(replica.storage, replica.store, replica.partitions)
+        self._row = self._lookup.row
 
     def _disconnect(self) -> None:
         """Have every read refuse: the reads themselves ask nothing, since they are too short for a question."""
         self._row = self._refuse_row
+        self._lookup = None
 
     def _opened(self) -> Replica:
         replica = self._replica
         if replica is None or self._forked:
             self._refuse()
         return replica
+
+    def _found(self, primary_keys: Sequence[Key], field_names: Sequence[str] | None) -> list[Row | None]:
+        lookup = self._lookup
+        if lookup is None:
+            self._refuse()
+        return lookup.rows(primary_keys, field_names)
 
     def _refuse(self) -> NoReturn:
         if self._forked:
@@ -204,7 +201,7 @@ class Reader(IKVReader):
         str_primary_keys: Sequence[str] = (),
         field_names: Sequence[str] = (),
     ) -> Iterator[str | None]:
-        rows = self._rows([*bytes_primary_keys, *str_primary_keys], field_names)
+        rows = self._found([*bytes_primary_keys, *str_primary_keys], field_names)
         return iter(self._flat(rows, len(field_names), _STRING))
 
     def multiget_bytes_values(
@@ -213,11 +210,11 @@ class Reader(IKVReader):
         str_primary_keys: Sequence[str] = (),
         field_names: Sequence[str] = (),
     ) -> Iterator[bytes | None]:
-        rows = self._rows([*bytes_primary_keys, *str_primary_keys], field_names)
+        rows = self._found([*bytes_primary_keys, *str_primary_keys], field_names)
         return iter(self._flat(rows, len(field_names), _BYTES))
 
     def multiget_values(self, primary_keys: Sequence[Key], field_names: Sequence[str]) -> Iterator[Value | None]:
-        rows = self._rows(primary_keys, field_names)
+        rows = self._found(primary_keys, field_names)
         return iter(self._flat(rows, len(field_names), None))
 
     def get_document(self, primary_key: Key, field_names: Sequence[str] | None = None) -> dict[str, Value] | None:
@@ -226,12 +223,14 @@ class Reader(IKVReader):
     def multiget_documents(
         self, primary_keys: Sequence[Key], field_names: Sequence[str] | None = None
     ) -> Iterator[dict[str, Value] | None]:
-        rows = self._rows(primary_keys, field_names)
+        rows = self._found(primary_keys, field_names)
         return iter([None if row is None else _fields(row) for row in rows])
 
     def scan(self, field_names: Sequence[str] | None = None) -> Iterator[tuple[str | bytes, dict[str, Value]]]:
-        self._opened()
-        return self._scan(self._projection(field_names))
+        lookup = self._lookup
+        if lookup is None:
+            self._refuse()
+        return self._scan(lookup.projection(field_names))
 
     def count(self) -> int:
         return self._opened().storage.count()
@@ -269,72 +268,6 @@ class Reader(IKVReader):
                 right = row[1] if types is row[1] else right
             flat += values
         return flat
-
-    # -- keys and projections ------------------------------------------------------------------
-
-    def _row_of_one_partition(self, primary_key: Key, field_name: str) -> Row | None:
-        """One field of one document, on the hot path: a key is checked only if nothing is found under it."""
-        try:
-            key = self._prefix + primary_key.encode()  # type: ignore[union-attr]  # bytes have no encode
-        except (AttributeError, UnicodeEncodeError, TypeError):
-            key = self._prefix + key_bytes(primary_key, self._store.primary_key_type)
-        row = self._get(key, self._one_field.get(field_name) or self._one(field_name))
-        if row is None:
-            key_bytes(primary_key, self._store.primary_key_type)
-        return row
-
-    def _row_of_many_partitions(self, primary_key: Key, field_name: str) -> Row | None:
-        return self._find([primary_key], self._one_field.get(field_name) or self._one(field_name))[0]
-
-    def _rows(self, primary_keys: Sequence[Key], field_names: Sequence[str] | None) -> list[Row | None]:
-        self._opened()
-        if isinstance(primary_keys, (str, bytes, bytearray)):
-            raise InvalidArgumentError(f"a list of keys is wanted, not the single {primary_keys!r:.80}")
-        projection = self._projection(field_names)
-        return self._find(primary_keys, projection) if primary_keys else []
-
-    def _find(self, primary_keys: Sequence[Key], projection: Projection) -> list[Row | None]:
-        """The rows of keys in one state. Where the primary key does not decide its partition, all held ones are
-        probed, and
-        the lowest that has it is read."""
-        replica = self._opened()
-        store, held = replica.store, replica.partitions
-        keys = [key_bytes(key, store.primary_key_type) for key in primary_keys]
-        if store.partitions == 1:
-            return replica.storage.get_many([self._prefix + key for key in keys], projection)
-        if store.routed_by_primary_key:
-            partitions = [partition_of(message_key(store.primary_key_type, key), store) for key in keys]
-            for key, partition in zip(primary_keys, partitions, strict=True):
-                if partition not in held:
-                    raise PartitionNotHeldError(key, partition, held)
-            return replica.storage.get_many(
-                [storage_key(partition, key) for partition, key in zip(partitions, keys, strict=True)], projection
-            )
-        found = replica.storage.get_many([storage_key(p, key) for key in keys for p in held], projection)
-        width = len(held)
-        probes = [found[at : at + width] for at in range(0, len(found), width)]
-        return [next((row for row in probe if row is not None), None) for probe in probes]
-
-    def _one(self, field_name: str) -> Projection:
-        projection = Projection((check_name(field_name),))
-        if len(self._one_field) >= _MAX_PROJECTIONS:
-            self._one_field.clear()
-        self._one_field[field_name] = projection
-        return projection
-
-    def _projection(self, field_names: Sequence[str] | None) -> Projection:
-        if field_names is None:
-            return _EVERYTHING
-        if isinstance(field_names, (str, bytes)):
-            raise InvalidArgumentError(f"a list of field names is wanted, not the single {field_names!r}")
-        names = tuple(field_names)
-        projection = self._many_fields.get(names)
-        if projection is None:
-            projection = Projection([check_name(name) for name in names])
-            if len(self._many_fields) >= _MAX_PROJECTIONS:
-                self._many_fields.clear()
-            self._many_fields[names] = projection
-        return projection
 
     # -- freshness -----------------------------------------------------------------------------
 
@@ -389,12 +322,17 @@ class Reader(IKVReader):
         replica = self._replica
         if replica is None:
             return Health(state="stopped", reason="the reader was shut down" if self._was_started else "not started")
-        outlook = replica.outlook()
+        try:
+            outlook = replica.outlook()
+            behind = self._behind(replica)
+        except ForkedError:
+            raise
+        except IKVError as exc:
+            return Health(state="halted", reason=str(exc))
         if outlook.failure is not None or outlook.halts:
             reasons = [str(outlook.failure)] if outlook.failure is not None else []
             reasons += [f"partition {partition}: {reason}" for partition, reason in sorted(outlook.halts.items())]
             return Health(state="halted", reason="; ".join(reasons), halts=outlook.halts)
-        behind = self._behind(replica)
         if behind:
             return Health(state="catching-up", reason=f"{behind} events of before the startup are not visible yet")
         return Health(state="ready")

@@ -1,0 +1,97 @@
+"""From keys and field names to rows of the replica: the part of a read that every getter shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from ikvcore._keys import key_bytes, message_key, partition_of
+from ikvcore.client import Key
+from ikvcore.errors import InvalidArgumentError, PartitionNotHeldError
+from ikvcore.fields import check_name
+from ikvcore.models import Projection, Row, StoreDescription, storage_key
+from ikvcore.protocols import Storage
+
+__all__ = ["Lookup"]
+
+_EVERYTHING: Final = Projection(None)
+_MAX_PROJECTIONS: Final = 4_096
+
+
+class Lookup:
+    """Finds documents in a storage. Thread-safe."""
+
+    def __init__(self, storage: Storage, store: StoreDescription, held: Sequence[int]) -> None:
+        self._storage = storage
+        self._store = store
+        self._held = tuple(held)
+        self._get = storage.get
+        self._prefix = storage_key(0, b"")
+        self._one_field: dict[str, Projection] = {}
+        self._many_fields: dict[tuple[str, ...], Projection] = {}
+        self.row = self._row_of_one_partition if store.partitions == 1 else self._row_of_many_partitions
+        """(primary key, field name) -> the one-field row of a document, None if there is no such document."""
+
+    def rows(self, primary_keys: Sequence[Key], field_names: Sequence[str] | None) -> list[Row | None]:
+        """The rows of keys in one state, aligned with them; of all fields where `field_names` is None."""
+        if isinstance(primary_keys, (str, bytes, bytearray)):
+            raise InvalidArgumentError(f"a list of keys is wanted, not the single {primary_keys!r:.80}")
+        projection = self.projection(field_names)
+        return self._find(primary_keys, projection) if primary_keys else []
+
+    def projection(self, field_names: Sequence[str] | None) -> Projection:
+        """The projection of these names, the same object each time, so that storages can cache by it."""
+        if field_names is None:
+            return _EVERYTHING
+        if isinstance(field_names, (str, bytes)):
+            raise InvalidArgumentError(f"a list of field names is wanted, not the single {field_names!r}")
+        names = tuple(field_names)
+        projection = self._many_fields.get(names)
+        if projection is None:
+            projection = Projection([check_name(name) for name in names])
+            if len(self._many_fields) >= _MAX_PROJECTIONS:
+                self._many_fields.clear()
+            self._many_fields[names] = projection
+        return projection
+
+    def _row_of_one_partition(self, primary_key: Key, field_name: str) -> Row | None:
+        """One field of one document, on the hot path: a key is checked only if nothing is found under it."""
+        try:
+            key = self._prefix + primary_key.encode()  # type: ignore[union-attr]  # bytes have no encode
+        except (AttributeError, UnicodeEncodeError, TypeError):
+            key = self._prefix + key_bytes(primary_key, self._store.primary_key_type)
+        row = self._get(key, self._one_field.get(field_name) or self._one(field_name))
+        if row is None:
+            key_bytes(primary_key, self._store.primary_key_type)
+        return row
+
+    def _row_of_many_partitions(self, primary_key: Key, field_name: str) -> Row | None:
+        return self._find([primary_key], self._one_field.get(field_name) or self._one(field_name))[0]
+
+    def _find(self, primary_keys: Sequence[Key], projection: Projection) -> list[Row | None]:
+        """The rows of keys in one state. Where the primary key does not decide its partition, all held ones are
+        probed, and
+        the lowest that has it is read."""
+        store, held, get_many = self._store, self._held, self._storage.get_many
+        keys = [key_bytes(key, store.primary_key_type) for key in primary_keys]
+        if store.partitions == 1:
+            return get_many([self._prefix + key for key in keys], projection)
+        if store.routed_by_primary_key:
+            partitions = [partition_of(message_key(store.primary_key_type, key), store) for key in keys]
+            for key, partition in zip(primary_keys, partitions, strict=True):
+                if partition not in held:
+                    raise PartitionNotHeldError(key, partition, held)
+            return get_many(
+                [storage_key(partition, key) for partition, key in zip(partitions, keys, strict=True)], projection
+            )
+        found = get_many([storage_key(p, key) for key in keys for p in held], projection)
+        width = len(held)
+        probes = [found[at : at + width] for at in range(0, len(found), width)]
+        return [next((row for row in probe if row is not None), None) for probe in probes]
+
+    def _one(self, field_name: str) -> Projection:
+        projection = Projection((check_name(field_name),))
+        if len(self._one_field) >= _MAX_PROJECTIONS:
+            self._one_field.clear()
+        self._one_field[field_name] = projection
+        return projection
