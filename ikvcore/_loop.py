@@ -130,6 +130,8 @@ class ReplicaLoop:
         if self._failures:
             _log.info("ingest works again")
         recovered, self._failures, self.failure = self.failure is not None, 0, None
+        for partition, reason in self._ingester.halts.items():
+            self.last_error = f"partition {partition}: {reason}"
         if committed or recovered or self._ingester.halts:
             self._notify()
 
