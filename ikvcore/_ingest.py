@@ -76,7 +76,11 @@ class Ingester:
         if batch.progress:
             self._apply(batch)
         self._pending = None
-        if batch.halted:
+        if batch.halts:
+            # Only now, after what came before the bad event: who sees the halt may rely on that being visible.
+            self.halts.update(batch.halts)
+            for partition, reason in batch.halts.items():
+                _log.error("ingest of partition %d has halted: %s", partition, reason)
             self.close()  # the next step subscribes to the partitions that are left
         self._since_reclaim += 1
         if not batch.mutations or self._since_reclaim >= _RECLAIM_EVERY:
@@ -131,14 +135,14 @@ class Ingester:
         identity = self._store.identity
         for message in polled.messages:
             partition = message.partition
-            if partition in self.halts:
+            if partition in batch.halts:
                 continue
             timestamp, bad = message.timestamp, False
             try:
                 mutation = decode_event(message, self._store)
             except BadEvent as exc:
                 if not self._quarantine:
-                    self._halt(message, str(exc), batch)
+                    batch.halts[partition] = f"bad event at position {message.position}: {exc}"
                     continue
                 bad = True
                 batch.quarantined.append(_quarantined(message, str(exc)))
@@ -150,16 +154,11 @@ class Ingester:
             done = batch.progress.get(partition) or self._progress[partition]
             batch.progress[partition] = done.past(message, identity=identity, timestamp=timestamp, bad=bad)
         for partition, position in polled.positions.items():
-            if partition not in self.halts:
+            if partition not in batch.halts:
                 done = batch.progress.get(partition) or self._progress[partition]
                 if done.position < position:
                     batch.progress[partition] = done.moved(position)
         return batch
-
-    def _halt(self, message: LogMessage, reason: str, batch: _Batch) -> None:
-        self.halts[message.partition] = f"bad event at position {message.position}: {reason}"
-        batch.halted = True
-        _log.error("ingest of partition %d has halted: %s", message.partition, self.halts[message.partition])
 
     def _apply(self, batch: _Batch) -> None:
         meta: dict[bytes, bytes | None] = dict(done.entry(partition) for partition, done in batch.progress.items())
@@ -200,13 +199,13 @@ class Ingester:
 class _Batch:
     """What one poll comes to."""
 
-    __slots__ = ("halted", "mutations", "progress", "quarantined")
+    __slots__ = ("halts", "mutations", "progress", "quarantined")
 
     def __init__(self) -> None:
         self.mutations: list[Mutation] = []
         self.progress: dict[int, PartitionProgress] = {}
         self.quarantined: list[QuarantinedEvent] = []
-        self.halted = False
+        self.halts: dict[int, str] = {}
 
 
 def _quarantined(message: LogMessage, reason: str) -> QuarantinedEvent:

@@ -58,12 +58,18 @@ class ReplicaLoop:
         self.role = Role.UNDECIDED
         self.failure: IKVError | None = None
         """What stops the ingest of every partition at the moment; cleared when a later try succeeds."""
-        self.last_error: str | None = None
+        self._last_error: str | None = None
 
     @property
     def halts(self) -> dict[int, str]:
         """Partitions that stopped before a bad event, with the reason."""
         return dict(self._ingester.halts)
+
+    @property
+    def last_error(self) -> str | None:
+        """What ingest last complained of: a failure, else a halt."""
+        halt = next((f"partition {partition}: {reason}" for partition, reason in self.halts.items()), None)
+        return self._last_error or halt
 
     def run(self) -> None:
         """Work until `stop`; then give the ingest up in good order."""
@@ -130,8 +136,6 @@ class ReplicaLoop:
         if self._failures:
             _log.info("ingest works again")
         recovered, self._failures, self.failure = self.failure is not None, 0, None
-        for partition, reason in self._ingester.halts.items():
-            self.last_error = f"partition {partition}: {reason}"
         if committed or recovered or self._ingester.halts:
             self._notify()
 
@@ -141,9 +145,9 @@ class ReplicaLoop:
         """
         self._failures += 1
         text = str(exc) or type(exc).__name__
-        if text != self.last_error:
+        if text != self._last_error:
             _log.error("ingest failed: %s", text)
-        self.last_error = text
+        self._last_error = text
         if fatal:
             self.failure = exc if isinstance(exc, IKVError) else IKVError(f"{type(exc).__name__}: {exc}")
         self._notify()
