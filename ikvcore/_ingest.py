@@ -59,6 +59,7 @@ class Ingester:
         self._subscription: Subscription | None = None
         self._commit = 0
         self._progress: dict[int, PartitionProgress] = {}
+        self._begun: dict[int, PartitionProgress] = {}
         self._since_reclaim = 0
         self._pending: _Batch | None = None
 
@@ -97,6 +98,7 @@ class Ingester:
         """Throw away everything that was read or planned; the next step begins with what is committed."""
         self.close()
         self._pending = None
+        self.halts = {}
 
     def close(self) -> None:
         """End the subscription. Idempotent."""
@@ -126,12 +128,19 @@ class Ingester:
             partition: progress.partitions.get(partition) or PartitionProgress(position=start.position)
             for partition, start in starts.items()
         }
+        # A log that was cut before we came has a beginning that must be committed: there may be no message to do it.
+        self._begun = {
+            partition: done
+            for partition, done in self._progress.items()
+            if partition not in progress.partitions and done.position
+        }
         self._subscription = subscription
         return subscription
 
     def _batch(self, polled: Polled) -> _Batch:
         """What to commit for these messages."""
         batch = _Batch()
+        batch.progress.update(self._begun)
         identity = self._store.identity
         for message in polled.messages:
             partition = message.partition
@@ -165,6 +174,7 @@ class Ingester:
         self._keep_quarantined(batch, meta)
         self._commit_with(meta, batch.mutations)
         self._progress.update(batch.progress)
+        self._begun = {}
 
     def _keep_quarantined(self, batch: _Batch, meta: dict[bytes, bytes | None]) -> None:
         if not batch.quarantined:
