@@ -181,7 +181,7 @@ class _Table:
         key = (status.st_dev, status.st_ino)
         with self._lock:
             if key in self._inherited:
-                raise ForkedError(what)
+                raise ForkedError(what, reopened=True)
             environment = self._open.get(key)
             if environment is None:
                 environment = LmdbEnvironment(directory, sync=sync, what=what, error=error)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from ikvcore._arguments import as_list
 from ikvcore._keys import key_bytes, message_key, partition_of
 from ikvcore.client import Key
-from ikvcore.errors import InvalidArgumentError, PartitionNotHeldError
+from ikvcore.errors import PartitionNotHeldError
 from ikvcore.fields import check_name
 from ikvcore.models import Projection, Row, StoreDescription, storage_key
 from ikvcore.protocols import Storage
@@ -34,19 +35,19 @@ class Lookup:
 
     def rows(self, primary_keys: Sequence[Key], field_names: Sequence[str] | None) -> list[Row | None]:
         """The rows of keys in one state, aligned with them; of all fields where `field_names` is None."""
-        if isinstance(primary_keys, (str, bytes, bytearray)):
-            raise InvalidArgumentError(f"a list of keys is wanted, not the single {primary_keys!r:.80}")
+        keys = as_list(primary_keys, "keys")
         projection = self.projection(field_names)
-        return self._find(primary_keys, projection) if primary_keys else []
+        return self._find(keys, projection) if keys else []
 
     def projection(self, field_names: Sequence[str] | None) -> Projection:
         """The projection of these names, the same object each time, so that storages can cache by it."""
         if field_names is None:
             return _EVERYTHING
-        if isinstance(field_names, (str, bytes)):
-            raise InvalidArgumentError(f"a list of field names is wanted, not the single {field_names!r}")
-        names = tuple(field_names)
-        projection = self._many_fields.get(names)
+        names = tuple(as_list(field_names, "field names"))
+        try:
+            projection = self._many_fields.get(names)
+        except TypeError:  # something that is not even hashable, let alone a name
+            projection = None
         if projection is None:
             projection = Projection([check_name(name) for name in names])
             if len(self._many_fields) >= _MAX_PROJECTIONS:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
+from ikvcore._arguments import as_list
 from ikvcore._lookup import Lookup
 from ikvcore._replica import Replica, ReplicaPlan, close_replica, open_replica
 from ikvcore.client import IKVReader, Key
@@ -201,8 +202,9 @@ class Reader(IKVReader):
         str_primary_keys: Sequence[str] = (),
         field_names: Sequence[str] = (),
     ) -> Iterator[str | None]:
-        rows = self._found([*bytes_primary_keys, *str_primary_keys], field_names)
-        return iter(self._flat(rows, len(field_names), _STRING))
+        names = as_list(field_names, "field names")
+        rows = self._found(_keys(bytes_primary_keys, str_primary_keys), names)
+        return iter(self._flat(rows, len(names), _STRING))
 
     def multiget_bytes_values(
         self,
@@ -210,12 +212,13 @@ class Reader(IKVReader):
         str_primary_keys: Sequence[str] = (),
         field_names: Sequence[str] = (),
     ) -> Iterator[bytes | None]:
-        rows = self._found([*bytes_primary_keys, *str_primary_keys], field_names)
-        return iter(self._flat(rows, len(field_names), _BYTES))
+        names = as_list(field_names, "field names")
+        rows = self._found(_keys(bytes_primary_keys, str_primary_keys), names)
+        return iter(self._flat(rows, len(names), _BYTES))
 
     def multiget_values(self, primary_keys: Sequence[Key], field_names: Sequence[str]) -> Iterator[Value | None]:
-        rows = self._found(primary_keys, field_names)
-        return iter(self._flat(rows, len(field_names), None))
+        names = as_list(field_names, "field names")
+        return iter(self._flat(self._found(primary_keys, names), len(names), None))
 
     def get_document(self, primary_key: Key, field_names: Sequence[str] | None = None) -> dict[str, Value] | None:
         return next(self.multiget_documents((primary_key,), field_names))
@@ -371,6 +374,11 @@ class _Report:
         _log.info("startup: %d of %d events applied", done, self._total)
         if self._progress is not None:
             self._progress(done, self._total)
+
+
+def _keys(bytes_keys: Sequence[bytes | bytearray], str_keys: Sequence[str]) -> list[Key]:
+    """All bytes keys, then all str keys."""
+    return [*as_list(bytes_keys, "bytes keys"), *as_list(str_keys, "str keys")]
 
 
 def _fields(row: Row) -> dict[str, Value]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NoReturn
 
+from ikvcore._arguments import as_list
 from ikvcore._events import delete_document_event, delete_fields_event, drop_event, upsert_event
 from ikvcore._keys import key_bytes, message_key, partition_of
 from ikvcore.client import IKVWriter
@@ -15,6 +16,7 @@ from ikvcore.document import IKVDocument
 from ikvcore.errors import (
     EventTooLargeError,
     FieldNameError,
+    ForkedError,
     InvalidArgumentError,
     InvalidDocumentError,
     InvalidKeyError,
@@ -22,6 +24,7 @@ from ikvcore.errors import (
     ShutDownError,
 )
 from ikvcore.fields import FieldBytes, FieldType, check_name, decode
+from ikvcore.forks import after_fork_in_child
 from ikvcore.models import Message, StoreDescription
 from ikvcore.protocols import Transport
 from ikvcore.tokens import Token
@@ -42,8 +45,12 @@ class Writer(IKVWriter):
         self._transport: Transport | None = None
         self._store: StoreDescription | None = None
         self._was_started = False
+        self._forked = False
+        after_fork_in_child(self)
 
     def startup(self) -> None:
+        if self._forked:
+            raise ForkedError("writer")
         with self._lock:
             if self._transport is None:
                 transport = self._open_transport()
@@ -53,10 +60,16 @@ class Writer(IKVWriter):
                 _log.info("writer of store %s started", self._store.store_name)
 
     def shutdown(self) -> None:
+        if self._forked:
+            return  # nothing of the parent's may be touched here, not even its lock
         with self._lock:
             transport, self._transport = self._transport, None
         if transport is not None:
             transport.close()
+
+    def forked(self) -> None:
+        """See ikvcore.forks."""
+        self._forked = True
 
     def upsert_fields(self, document: IKVDocument) -> Token:
         return self.upsert_fields_batch((document,))
@@ -99,11 +112,13 @@ class Writer(IKVWriter):
 
     def _opened(self) -> tuple[Transport, StoreDescription]:
         transport, store = self._transport, self._store
-        if transport is None or store is None:
+        if transport is None or store is None or self._forked:
             self._refuse()
         return transport, store
 
     def _refuse(self) -> NoReturn:
+        if self._forked:
+            raise ForkedError("writer")
         raise ShutDownError("writer") if self._was_started else NotStartedError("writer")
 
     def _nothing(self) -> Token:
@@ -119,7 +134,7 @@ class Writer(IKVWriter):
         transport, store = self._opened()
         now = time.time_ns()
         messages = []
-        for document in documents:
+        for document in as_list(documents, "documents"):
             fields, key = _routed(document, store)
             value = event(fields, now, store)
             if value is not None:
@@ -181,12 +196,8 @@ def _message(partition: int, key: bytes, value: bytes, now: int, store: StoreDes
 
 
 def _names(names: Sequence[str] | None, check: Callable[[object], str]) -> list[str]:
-    """Checked names; a single str is refused, since its letters would be taken for names."""
-    if names is None:
-        return []
-    if isinstance(names, (str, bytes)):
-        raise InvalidArgumentError(f"a list of names is wanted, not the single {names!r}; write [{names!r}]")
-    return [check(name) for name in names]
+    """Checked names; None, which the published client takes too, means none."""
+    return [] if names is None else [check(name) for name in as_list(names, "names")]
 
 
 def _check_prefix(prefix: object) -> str:

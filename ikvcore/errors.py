@@ -316,12 +316,19 @@ class ShutDownError(LifecycleError):
 
 
 class ForkedError(LifecycleError):
-    """The client was opened before a fork and is being used in the child."""
+    """Something was opened before a fork, and is being used, or opened again, in the child."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, *, reopened: bool = False) -> None:
+        """`reopened`: a new client asks for files that were open at the fork."""
+        trouble = (
+            f"the {what} was open when this process was forked, and cannot be opened again in the child; open nothing "
+            "of it before the fork"
+            if reopened
+            else f"the {what} was opened before this process was forked and cannot be used in the child"
+        )
         super().__init__(
-            f"the {what} was opened before this process was forked and cannot be used in the child; create it after "
-            "the fork (gunicorn: in post_fork, without preload), or start children with multiprocessing's 'spawn'"
+            f"{trouble}: create clients after the fork (gunicorn: in post_fork, without preload), or start children "
+            "with multiprocessing's 'spawn'"
         )
 
 

@@ -1,0 +1,73 @@
+"""Carries out the blocks of one document, in a process of their own; the fixture `document_session` starts it.
+
+    python session.py REQUEST ANSWER
+
+REQUEST is a JSON list of steps; ANSWER becomes a JSON list of what each printed, up to the first that failed. Python
+steps share one namespace, commands share its environment, and all of them the working directory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+EXPORT = re.compile(r"export ([A-Z_]+)=(\S+)")
+
+
+def main(request: Path, answer: Path) -> None:
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    sys.argv = ["document"]
+    results: list[dict[str, Any]] = []
+    for step in json.loads(request.read_text(encoding="utf-8")):
+        output, failure = captured(lambda step=step: carry_out(step, namespace))
+        results.append({"output": output, "failure": failure})
+        if failure is not None:
+            break
+    answer.write_text(json.dumps(results), encoding="utf-8")
+
+
+def carry_out(step: dict[str, str], namespace: dict[str, Any]) -> None:
+    if step["kind"] == "python":
+        exec(compile(step["text"], step["where"], "exec"), namespace)
+    elif step["kind"] == "file":
+        Path(step["name"]).write_text(step["text"], encoding="utf-8")
+    elif match := EXPORT.fullmatch(step["text"]):
+        os.environ[match[1]] = match[2]
+    else:
+        done = subprocess.run(["sh", "-c", step["text"]], stdin=subprocess.DEVNULL, check=False)
+        if done.returncode:
+            raise RuntimeError(f"exit status {done.returncode}")
+
+
+def captured(action: Callable[[], None]) -> tuple[str, str | None]:
+    """What `action` and its child processes write to stdout and stderr, and its traceback if it fails."""
+    failure = None
+    with tempfile.TemporaryFile() as file:
+        saved = os.dup(1), os.dup(2)
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            action()
+        except BaseException:
+            failure = traceback.format_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(saved[0], 1)
+            os.dup2(saved[1], 2)
+            os.close(saved[0])
+            os.close(saved[1])
+        file.seek(0)
+        return file.read().decode(), failure
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
