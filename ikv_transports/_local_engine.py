@@ -1,0 +1,298 @@
+"""The LMDB environment under one log: how it is opened, used, repaired and given up, and what its errors become.
+
+Everything that LMDB gets wrong (design, section 7) is handled here, so that the log above sees transactions that either
+work or raise TransportError.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import lmdb
+
+from ikvcore.errors import ForkedError, StorageFullError, TransportError
+from ikvcore.forks import after_fork_in_child, leak
+
+__all__ = ["CommitFailedError", "LogEngine"]
+
+Transaction: TypeAlias = "lmdb.Transaction[bytes]"
+
+_RESERVE: Final = 1 << 40
+"""Address space, not disk: large enough that no process of the log ever has to grow its map while others read."""
+_SMALLEST_RESERVE: Final = 1 << 28
+_MAX_READERS: Final = 4096
+_ATTEMPTS: Final = 4
+_READER_CHECK_SECONDS: Final = 60.0
+_MARGIN: Final = 1 << 20
+"""Less free space than this beside what is written counts as a full disk: pages are copied on write."""
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class CommitFailedError(Exception):
+    """The commit itself failed: whether it took effect is for the caller to look up. The cause is LMDB's."""
+
+
+class _SuspectError(Exception):
+    """The environment has to be opened anew before it is used again."""
+
+
+class _Gate:
+    """Lets transactions run side by side, and whoever changes the environment run alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._shut = False
+
+    def enter(self) -> None:
+        with self._changed:
+            while self._shut:
+                self._changed.wait()
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._changed:
+            self._inside -= 1
+            if not self._inside:
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            while self._shut:
+                self._changed.wait()
+            self._shut = True
+            while self._inside:
+                self._changed.wait()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._shut = False
+                self._changed.notify_all()
+
+
+class LogEngine:
+    """One environment. Thread-safe; in a forked child every call but `close` raises ForkedError."""
+
+    def __init__(self, directory: Path, *, sync: bool) -> None:
+        self.directory = directory
+        self._data_file = directory / "data.mdb"
+        self._sync = sync
+        self.is_forked = False
+        self._gate = _Gate()
+        self._suspect = False
+        self._readers_checked = time.monotonic()
+        self._env: lmdb.Environment | None = self._open()
+        after_fork_in_child(self)
+
+    @staticmethod
+    def create(directory: Path, entries: dict[bytes, bytes]) -> None:
+        """Make an environment that holds `entries`, durably, in an empty directory that no one else knows yet."""
+        try:
+            # Format 1 is the one that every release of LMDB's Python binding reads.
+            with lmdb.open(str(directory), map_size=_MARGIN, mode=0o600, lib_version=0) as env:
+                for name in ("data.mdb", "lock.mdb"):
+                    (directory / name).chmod(0o600)  # the umask may have taken even the owner's bits
+                with env.begin(write=True) as txn:
+                    for key, value in entries.items():
+                        txn.put(key, value)
+        except lmdb.Error as exc:
+            raise TransportError(f"a log could not be made at {str(directory)!r}: {exc}") from exc
+
+    # -- transactions --------------------------------------------------------------------------
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """A read transaction on the last commit."""
+        txn = self._begin(write=False)
+        try:
+            yield txn
+        except lmdb.Error as exc:
+            raise self.failure("read", exc) from exc
+        finally:
+            if self.is_forked:  # the child unwinds; the transaction's reader slot is the parent's
+                leak(txn)
+            else:
+                txn.abort()
+                self._gate.leave()
+
+    def write(self, change: Callable[[Transaction], None]) -> None:
+        """Run `change` in a write transaction and commit it.
+
+        Raises CommitFailedError where the commit failed. Whatever else is raised, by `change` too, nothing has changed.
+        """
+        txn = self._begin(write=True)
+        try:
+            try:
+                change(txn)
+            except BaseException:
+                txn.abort()
+                raise
+            try:
+                txn.commit()
+            except lmdb.Error as exc:
+                # After a failed commit LMDB may refuse everything until it is opened anew.
+                self._suspect = True
+                raise CommitFailedError from exc
+        finally:
+            self._gate.leave()
+        if time.monotonic() - self._readers_checked > _READER_CHECK_SECONDS:
+            self._check_readers()
+
+    def _begin(self, *, write: bool) -> Transaction:
+        """A transaction, inside the gate. What keeps one from beginning is cured, and it is tried again."""
+        self.check()
+        for attempt in range(1, _ATTEMPTS + 1):
+            self._gate.enter()
+            try:
+                if self._suspect:
+                    raise _SuspectError
+                return self._usable().begin(write=write)
+            except BaseException as exc:
+                self._gate.leave()
+                cure = self._cure(exc)
+                if cure is None or attempt == _ATTEMPTS:
+                    if isinstance(exc, lmdb.Error):
+                        raise self.failure("opened", exc) from exc
+                    raise
+            with self._gate.alone():
+                cure()
+        raise AssertionError("the last attempt raises or returns")
+
+    def _cure(self, exc: BaseException) -> Callable[[], object] | None:
+        if isinstance(exc, _SuspectError):
+            return self._reopen
+        if isinstance(exc, lmdb.MapResizedError):
+            return self._take_over_map_size
+        if isinstance(exc, lmdb.ReadersFullError):
+            return self._check_readers
+        return None
+
+    def _take_over_map_size(self) -> None:
+        self._usable().set_mapsize(0)
+
+    def _check_readers(self) -> None:
+        """Free the slots of killed readers: their snapshots keep pages from being used again, and the file grows."""
+        self._readers_checked = time.monotonic()
+        self._usable().reader_check()
+
+    # -- the environment's life ----------------------------------------------------------------
+
+    def last_commit(self) -> int:
+        """LMDB's number of the last commit."""
+        self.check()
+        self._gate.enter()
+        try:
+            return self._usable().info()["last_txnid"]
+        finally:
+            self._gate.leave()
+
+    def size(self) -> int:
+        """Bytes of the data file, by stat: opening LMDB's files by other means would harm its locks."""
+        try:
+            return self._data_file.stat().st_size
+        except OSError as exc:
+            raise TransportError(f"the log at {str(self.directory)!r} has lost its data file: {exc}") from exc
+
+    def close(self) -> None:
+        """Close for the process, after the transactions that are under way. Idempotent."""
+        if self.is_forked:
+            return
+        with self._gate.alone():
+            env, self._env = self._env, None
+            if env is not None:
+                env.close()
+
+    def forked(self) -> None:
+        """See ikvcore.forks. Closing here would clear the parent's reader slots, so the environment is leaked."""
+        self.is_forked = True
+        if self._env is not None:
+            leak(self._env)
+
+    def check(self) -> None:
+        """Raise ForkedError in a child of the process that opened the log; before any lock is waited for."""
+        if self.is_forked:
+            raise ForkedError("log")
+
+    def _usable(self) -> lmdb.Environment:
+        self.check()
+        if self._env is None:
+            raise TransportError(f"the log at {str(self.directory)!r} was closed")
+        return self._env
+
+    def _open(self) -> lmdb.Environment:
+        # LMDB would make a new, empty log of an absent or empty data file: the events would be gone in silence.
+        if self.size() == 0:
+            raise TransportError(f"the log at {str(self.directory)!r} is damaged: its data file is empty")
+        reserve = _RESERVE
+        while True:
+            try:
+                env = lmdb.open(
+                    str(self.directory),
+                    map_size=reserve,
+                    create=False,
+                    sync=self._sync,
+                    metasync=self._sync,
+                    mode=0o600,
+                    readahead=False,
+                    max_readers=_MAX_READERS,
+                    max_spare_txns=16,
+                )
+                break
+            except (lmdb.MemoryError, MemoryError) as exc:
+                if reserve <= _SMALLEST_RESERVE:
+                    raise TransportError(f"no address space for the log at {str(self.directory)!r}: {exc}") from exc
+                reserve >>= 1  # a limit on address space (ulimit -v); the log cannot outgrow it in this process
+            except lmdb.Error as exc:
+                raise self.failure("opened", exc) from exc
+        self._check_length(env)
+        env.reader_check()
+        return env
+
+    def _check_length(self, env: lmdb.Environment) -> None:
+        """Refuse a file that ends before the pages that it speaks of: touching those kills the process (SIGBUS)."""
+        wanted = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+        if (found := self.size()) < wanted:
+            env.close()
+            raise TransportError(
+                f"the log at {str(self.directory)!r} is damaged: its data file has {found:,} bytes of at least "
+                f"{wanted:,}; restore it from a copy"
+            )
+
+    def _reopen(self) -> None:
+        if not self._suspect:  # another thread did it while this one waited
+            return
+        self._usable().close()
+        # Closed for good if it cannot be opened now: a later call says so, and so does a new client.
+        self._env = None
+        self._env = self._open()
+        self._suspect = False
+
+    # -- errors --------------------------------------------------------------------------------
+
+    def failure(self, done: str, exc: BaseException | None, needed: int = 0) -> TransportError | StorageFullError:
+        """What an LMDB error becomes; `done` is what the log could not be, `needed` the bytes that were to be added.
+
+        A full disk does not always say so: LMDB turns a short write into EIO, so the space itself is looked at.
+        """
+        code = getattr(exc, "code", 0)
+        if isinstance(exc, lmdb.MapFullError | lmdb.DiskError) or code in _FULL or self._is_full(needed):
+            return StorageFullError(self.directory, exc)
+        return TransportError(f"the log at {str(self.directory)!r} could not be {done}: {type(exc).__name__}: {exc}")
+
+    def _is_full(self, needed: int) -> bool:
+        with suppress(OSError, TransportError):
+            space = os.statvfs(self.directory)
+            limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+            within_limit = limit == resource.RLIM_INFINITY or self.size() + needed + _MARGIN < limit
+            return space.f_bavail * space.f_frsize < needed + _MARGIN or not within_limit
+        return False
