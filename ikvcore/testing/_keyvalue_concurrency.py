@@ -1,0 +1,155 @@
+"""OrderedKeyValueSuite, part three: threads, processes and forks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ikvcore.errors import FencedError, ForkedError
+from ikvcore.protocols import OrderedKeyValue
+from ikvcore.testing._keyvalue_base import KeyValueBase, commit, pairs, value
+from ikvcore.testing._parallel import in_fork, run_threads, spawned, started
+from ikvcore.testing._plugins import open_backend
+
+__all__ = ["KeyValueConcurrency"]
+
+
+class KeyValueConcurrency(KeyValueBase):
+    """Threads and processes see whole commits, and lose none."""
+
+    def test_threads_lose_no_update(self, engine: OrderedKeyValue) -> None:
+        """Of many threads that compare-and-set one counter, each success counts once and each failure not at all."""
+        run_threads([partial(increment, engine, b"t%d" % i, 40) for i in range(4)])
+        assert value(engine, b"counter") == b"160"
+        assert [key for key, _ in pairs(engine, b"t", b"u")] == sorted(
+            b"t%d/%03d" % (i, n) for i in range(4) for n in range(40)
+        )
+
+    def test_readers_see_whole_commits(self, engine: OrderedKeyValue) -> None:
+        """While one thread commits, snapshots of others hold one commit's values each, by get, get_many and scan, and
+        never go back."""
+        keys = [b"k%02d" % i for i in range(16)]
+        commit(engine, dict.fromkeys(keys, b"000000"))
+        done = threading.Event()
+
+        def write() -> None:
+            try:
+                for i in range(1, 201):
+                    commit(engine, dict.fromkeys(keys, b"%06d" % i), ranges=[(b"k", b"l")])
+            finally:
+                done.set()
+
+        def read() -> int:
+            last, states = b"", 0
+            while True:
+                finished = done.is_set()
+                with engine.snapshot() as snapshot:
+                    one = snapshot.get(keys[0])
+                    assert one is not None
+                    assert engine.get_many(snapshot, keys) == [one] * len(keys)
+                    assert [data for _, data in engine.scan(snapshot, b"", None)] == [one] * len(keys)
+                    assert snapshot.get(keys[-1]) == one
+                assert one >= last
+                states += one != last
+                last = one
+                if finished:
+                    assert last == b"000200"
+                    return states
+
+        states = run_threads([write, read, read, read])
+        assert max(states[1:]) > 1, "the readers never ran beside the writer"
+
+    def test_commit_is_visible_to_other_threads(self, engine: OrderedKeyValue) -> None:
+        """What a commit returned for is in every later snapshot, in whichever thread."""
+        for i in range(50):
+            commit(engine, {b"k": b"%d" % i})
+            assert started(lambda: value(engine, b"k")).finish() == b"%d" % i
+
+    def test_two_processes(self, directory: Path) -> None:
+        """Where the backend is process-shared, two processes compare-and-set one counter and lose no update, and each
+        sees the other's commits at once."""
+        if not self.info.process_shared:
+            pytest.skip("not declared process-shared")
+        engine = self.open_engine(directory)
+        try:
+            commit(engine, {b"counter": b"0", b"parent": b"here"})
+            with spawned(process_increments, self.info.name, directory, dict(self.options), b"child", 60) as result:
+                increment(engine, b"parent", 60)
+                assert result() == b"here"
+                assert value(engine, b"counter") == b"120"
+                assert len(pairs(engine, b"child/", b"child0")) == 60
+        finally:
+            engine.close()
+
+    def test_fork(self, engine: OrderedKeyValue) -> None:
+        """Every call in a forked child raises ForkedError within a bounded time, and the parent's reads stay right."""
+        expected = {b"%04d" % i: b"v%d" % i for i in range(500)}
+        commit(engine, expected)
+
+        def calls() -> str:
+            outcomes = [
+                _outcome(lambda: value(engine, b"0001")),
+                _outcome(lambda: pairs(engine)),
+                _outcome(lambda: commit(engine, {b"child": b"1"})),
+                _outcome(engine.close),
+            ]
+            return " ".join(outcomes)
+
+        with engine.snapshot() as snapshot:
+            before = list(engine.scan(snapshot, b"", None))
+            *calls_before_close, _ = in_fork(calls).split(" ")
+            assert calls_before_close == ["ForkedError"] * 3
+            for i in range(20):
+                commit(engine, {b"%04d" % n: b"new%d" % i for n in range(500)})
+            assert list(engine.scan(snapshot, b"", None)) == before
+        assert pairs(engine) == [(key, b"new19") for key in sorted(expected)]
+
+    def test_close_in_a_forked_child(self, engine: OrderedKeyValue) -> None:
+        """close in a forked child raises ForkedError or does nothing; the parent's engine works on."""
+        commit(engine, {b"a": b"1"})
+        assert in_fork(lambda: _outcome(engine.close)) in ("ForkedError", "returned")
+        commit(engine, {b"a": b"2"}, expect={b"a": b"1"})
+        assert value(engine, b"a") == b"2"
+
+
+def increment(engine: OrderedKeyValue, name: bytes, times: int) -> None:
+    """Add one to the counter so many times, each in the commit of a key that is `name`'s own."""
+    for n in range(times):
+        while True:
+            found = value(engine, b"counter")
+            try:
+                commit(
+                    engine,
+                    {b"counter": b"%d" % (int(found or 0) + 1), b"%s/%03d" % (name, n): b""},
+                    expect={b"counter": found},
+                )
+                break
+            except FencedError:
+                continue
+
+
+def process_increments(name: str, directory: Path, options: Mapping[str, Any], who: bytes, times: int) -> bytes | None:
+    """In a child process: increment, and tell what the parent had committed before."""
+    engine = open_backend(name, directory, options)
+    assert isinstance(engine, OrderedKeyValue)
+    try:
+        seen = value(engine, b"parent")
+        increment(engine, who, times)
+        return seen
+    finally:
+        engine.close()
+
+
+def _outcome(call: Any) -> str:
+    try:
+        call()
+    except ForkedError:
+        return "ForkedError"
+    except Exception as exc:
+        return type(exc).__name__
+    return "returned"
