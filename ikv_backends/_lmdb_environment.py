@@ -1,232 +1,354 @@
-"""One LMDB environment a directory and process, shared by whoever opens it there, with LMDB's traps handled.
+"""One LMDB environment, for replicas and logs alike: how it is opened, used, repaired and given up, and what its errors
+become.
 
-py-lmdb refuses to open one path twice in a process, LMDB's locks would break if it did, and an environment inherited
-over a fork must not be touched. So environments are kept in one table, counted, and given up for good in a forked
-child.
+What LMDB and its binding get wrong is handled here and nowhere else (design, section 7), but for one thing: a process
+may open a directory once only, so who opens one here has to see to that (_lmdb_table.py does for replicas).
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, NoReturn, TypeVar
+from typing import Final, NoReturn, TypeAlias, TypeVar
 
 import lmdb
 
-from ikvcore.errors import ForkedError, IKVError, InvalidOptionError, StorageError, StorageFullError
+from ikvcore.errors import ForkedError, IKVError, StorageFullError
 from ikvcore.forks import after_fork_in_child, leak
 
-__all__ = ["LmdbEnvironment", "close_environment", "open_environment"]
-
-_RESERVE: Final = 1 << 40
-"""Address space for one environment: sparse, so that no process has to grow its map while others read."""
-_SMALLEST_RESERVE: Final = 1 << 30
-_MAX_READERS: Final = 4096
-_SPARE_TRANSACTIONS: Final = 64
-_NO_SPACE: Final = 4 << 20
-"""Below this much free space an I/O error of a commit is taken for a full disk: LMDB does not always tell."""
-_ATTEMPTS: Final = 4
+__all__ = ["CommitFailedError", "LmdbEnvironment", "Transaction"]
 
 T = TypeVar("T")
-_Key = tuple[int, int]
+
+Transaction: TypeAlias = "lmdb.Transaction[bytes]"
+
+_RESERVE: Final = 1 << 40
+"""Address space, not disk: large enough that hardly a process ever has to grow its map while others read."""
+_SMALLEST_RESERVE: Final = 1 << 28
+_MAX_READERS: Final = 4096
+_SPARE_TRANSACTIONS: Final = 64
+_ATTEMPTS: Final = 4
+_GROWTHS: Final = 8
+_READER_CHECK_SECONDS: Final = 60.0
+_MARGIN: Final = 1 << 20
+"""Less free space than this beside what is written counts as a full disk: pages are copied on write."""
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class CommitFailedError(Exception):
+    """The commit itself failed: whether it took effect is for the caller to look up. The cause is LMDB's."""
+
+
+class _SuspectError(Exception):
+    """The environment has to be opened anew before it is used again."""
+
+
+class _Gate:
+    """Lets transactions run side by side, and whoever changes the environment run alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._shut = False
+
+    def enter(self) -> None:
+        with self._changed:
+            while self._shut:
+                self._changed.wait()
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._changed:
+            self._inside -= 1
+            if not self._inside:
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            while self._shut:
+                self._changed.wait()
+            self._shut = True
+            while self._inside:
+                self._changed.wait()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._shut = False
+                self._changed.notify_all()
 
 
 class LmdbEnvironment:
-    """A counted environment. `error` is the class that driver errors become, `what` what it is called in messages."""
+    """One environment. Thread-safe; in a forked child every call but `close` raises ForkedError.
 
-    def __init__(self, directory: Path, *, sync: bool, what: str, error: type[IKVError]) -> None:
+    what: "replica" or "log", for messages. error: the class that LMDB's errors become. create: make an empty
+    environment where there is none; otherwise an absent or empty file is an error, since its content would be gone in
+    silence.
+    """
+
+    def __init__(self, directory: Path, *, sync: bool, create: bool, what: str, error: type[IKVError]) -> None:
         self.directory = directory
         self.sync = sync
-        self.users = 0
+        self.is_forked = False
         self._what = what
         self._error = error
-        self._write_lock = threading.Lock()
-        self._forked = False
-        self._env = self._open()
-        self.begin: Callable[[], lmdb.Transaction[bytes]] = self._env.begin
-        """LMDB's own method while the environment is usable: reads are too cheap for a call more."""
+        self._data_file = directory / "data.mdb"
+        self._gate = _Gate()
+        self._suspect = False
+        self._readers_checked = time.monotonic()
+        self._env: lmdb.Environment | None = self._open(create)
+        self.begin: Callable[[], Transaction] = self._env.begin
+        """LMDB's own method, for reads that are too short for a call more. Where it fails, `begin_read` knows why."""
         after_fork_in_child(self)
 
-    def read(self) -> lmdb.Transaction[bytes]:
-        """Begin a read transaction. Slow path for what `begin` can raise."""
-        for _ in range(_ATTEMPTS):
-            try:
-                return self.begin()
-            except lmdb.MapResizedError:
-                self._env.set_mapsize(0)  # another process grew it: take over its size
-            except lmdb.ReadersFullError:
-                if not self._env.reader_check():
-                    break
-            except lmdb.Error as exc:
-                raise self.translated(exc) from exc
-        raise self._error(f"the {self._what} at {self.directory} cannot be read: all reader slots are taken")
+    @staticmethod
+    def create(directory: Path, entries: dict[bytes, bytes]) -> None:
+        """Make an environment that holds `entries`, durably, in an empty directory that no one else knows yet.
 
-    def write(self, change: Callable[[lmdb.Transaction[bytes]], T]) -> T:
-        """Run `change` in a write transaction and commit it; anything raised inside changes nothing.
-
-        `change` may run again, from the beginning, where the map had to grow.
+        Raises lmdb.Error.
         """
-        if self._forked:
-            self._refuse_forked()
-        with self._write_lock:
-            for _ in range(_ATTEMPTS):
-                try:
-                    with self._env.begin(write=True) as txn:
-                        return change(txn)
-                except lmdb.MapResizedError:
-                    self._env.set_mapsize(0)
-                except lmdb.MapFullError as exc:
-                    self._grow(exc)
-                except lmdb.Error as exc:
-                    # After a failed commit every call fails until the environment is opened anew.
-                    failure = self.translated(exc)
-                    self._reopen()
-                    raise failure from exc
-        raise self._error(f"the {self._what} at {self.directory} could not be written: its map keeps changing")
+        # Format 1 is the one that every release of LMDB's Python binding reads.
+        with lmdb.open(str(directory), map_size=_MARGIN, mode=0o600, lib_version=0) as env:
+            for name in ("data.mdb", "lock.mdb"):
+                (directory / name).chmod(0o600)  # the umask may have taken even the owner's bits
+            with env.begin(write=True) as txn:
+                for key, value in entries.items():
+                    txn.put(key, value)
 
-    def translated(self, exc: Exception) -> IKVError:
-        """The error that a driver error becomes."""
-        if isinstance(exc, lmdb.MapFullError | lmdb.DiskError) or self._free_bytes() < _NO_SPACE:
-            return StorageFullError(self.directory, exc)
-        return self._error(f"the {self._what} at {self.directory} failed: {type(exc).__name__}: {exc}")
+    # -- transactions --------------------------------------------------------------------------
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """A read transaction on the last commit."""
+        txn = self._begin(write=False)
+        try:
+            yield txn
+        except lmdb.Error as exc:
+            raise self.failure("read", exc) from exc
+        finally:
+            if self.is_forked:  # the child unwinds; the transaction's reader slot is the parent's
+                leak(txn)
+            else:
+                txn.abort()
+                self._gate.leave()
+
+    def begin_read(self) -> Transaction:
+        """A read transaction that nobody waits for: if the environment has to be changed, it ends with lmdb.Error."""
+        txn = self._begin(write=False)
+        self._gate.leave()
+        return txn
+
+    def write(self, change: Callable[[Transaction], T]) -> T:
+        """Run `change` in a write transaction, commit it, and return what it returned.
+
+        A `change` that declines returns, with nothing changed, rather than raise: py-lmdb's abort waits for a moment in
+        which no other thread is inside the environment, and would hold LMDB's write lock that long. `change` may run
+        again, from the beginning, where the map had to grow. Raises CommitFailedError where the commit failed. Whatever
+        else is raised, by `change` too, nothing has changed.
+        """
+        for _ in range(_GROWTHS):
+            try:
+                return self._write_once(change)
+            except lmdb.MapFullError as exc:
+                self._grow(exc)
+        return self._write_once(change)
+
+    def _write_once(self, change: Callable[[Transaction], T]) -> T:
+        txn = self._begin(write=True)
+        try:
+            try:
+                result = change(txn)
+            except BaseException:
+                txn.abort()
+                raise
+            try:
+                txn.commit()
+            except lmdb.MapFullError:
+                raise
+            except lmdb.Error as exc:
+                # After a failed commit LMDB may refuse everything until it is opened anew.
+                self._suspect = True
+                raise CommitFailedError from exc
+        finally:
+            self._gate.leave()
+        if time.monotonic() - self._readers_checked > _READER_CHECK_SECONDS:
+            self._check_readers()
+        return result
+
+    def _grow(self, cause: lmdb.MapFullError) -> None:
+        """Double the map, which is only ever too small where address space was short when it was opened."""
+        if self._is_full(0):
+            raise self.failure("written", cause) from cause
+        with self._gate.alone():
+            env = self._usable()
+            try:
+                env.set_mapsize(2 * env.info()["map_size"])
+            except (lmdb.Error, OverflowError, MemoryError) as exc:
+                raise self.failure("written", cause) from exc
+
+    def _begin(self, *, write: bool) -> Transaction:
+        """A transaction, inside the gate. What keeps one from beginning is cured, and it is tried again."""
+        self.check()
+        for attempt in range(1, _ATTEMPTS + 1):
+            self._gate.enter()
+            try:
+                if self._suspect:
+                    raise _SuspectError
+                return self._usable().begin(write=write)
+            except BaseException as exc:
+                self._gate.leave()
+                cure = self._cure(exc)
+                if cure is None or attempt == _ATTEMPTS:
+                    if isinstance(exc, lmdb.Error):
+                        raise self.failure("opened", exc) from exc
+                    raise
+            with self._gate.alone():
+                cure()
+        raise AssertionError("the last attempt raises or returns")
+
+    def _cure(self, exc: BaseException) -> Callable[[], object] | None:
+        if isinstance(exc, _SuspectError):
+            return self._reopen
+        if isinstance(exc, lmdb.MapResizedError):
+            return self._take_over_map_size
+        if isinstance(exc, lmdb.ReadersFullError):
+            return self._check_readers
+        return None
+
+    def _take_over_map_size(self) -> None:
+        self._usable().set_mapsize(0)
+
+    def _check_readers(self) -> None:
+        """Free the slots of killed readers: their snapshots keep pages from being used again, and the file grows."""
+        self._readers_checked = time.monotonic()
+        self._usable().reader_check()
+
+    # -- the environment's life ----------------------------------------------------------------
 
     def last_commit(self) -> int:
-        """LMDB's number of the last committed write transaction."""
-        return int(self._env.info()["last_txnid"])
+        """LMDB's number of the last commit."""
+        self.check()
+        self._gate.enter()
+        try:
+            return self._usable().info()["last_txnid"]
+        finally:
+            self._gate.leave()
 
-    def check_readers(self) -> int:
-        """Free the slots of dead readers, whose snapshots keep pages from being used again; how many there were."""
-        return self._env.reader_check()
+    def size(self) -> int:
+        """Bytes of the data file, by stat: opening LMDB's files by other means would harm its locks."""
+        try:
+            return self._data_file.stat().st_size
+        except OSError as exc:
+            raise self._error(f"{self._described} has lost its data file: {exc}") from exc
 
     def close(self) -> None:
-        """Close for the process; called by the table when the last user is gone."""
-        with self._write_lock:
-            self.begin = self._refuse_closed
-            self._env.close()
+        """Close for the process, after the transactions that are under way. Idempotent."""
+        if self.is_forked:
+            return
+        with self._gate.alone():
+            env, self._env = self._env, None
+            self.begin = self._refuse
+            if env is not None:
+                env.close()
 
     def forked(self) -> None:
-        """See ikvcore.forks: the child touches nothing, and closing would clear the parent's reader slots."""
-        self._forked = True
-        self.begin = self._refuse_forked
-        self._write_lock = threading.Lock()
-        leak(self._env)
+        """See ikvcore.forks. Closing here would clear the parent's reader slots, so the environment is leaked."""
+        self.is_forked = True
+        self.begin = self._refuse
+        if self._env is not None:
+            leak(self._env)
 
-    def _open(self) -> lmdb.Environment:
+    def check(self) -> None:
+        """Raise ForkedError in a child of the process that opened the log; before any lock is waited for."""
+        if self.is_forked:
+            raise ForkedError(self._what)
+
+    def _usable(self) -> lmdb.Environment:
+        if self._env is None or self.is_forked:
+            self._refuse()
+        return self._env
+
+    def _refuse(self) -> NoReturn:
+        self.check()
+        raise self._error(f"{self._described} was closed")
+
+    @property
+    def _described(self) -> str:
+        return f"the {self._what} at {str(self.directory)!r}"
+
+    def _open(self, create: bool) -> lmdb.Environment:
+        if not create and self.size() == 0:
+            raise self._error(f"{self._described} is damaged: its data file is empty")
         reserve = _RESERVE
         while True:
             try:
                 env = lmdb.open(
                     str(self.directory),
                     map_size=reserve,
+                    create=create,
                     sync=self.sync,
                     metasync=self.sync,
                     mode=0o600,
                     readahead=False,
                     max_readers=_MAX_READERS,
                     max_spare_txns=_SPARE_TRANSACTIONS,
-                    lib_version=0,  # data format 1, which every release of py-lmdb reads
+                    lib_version=0,  # for a new one: data format 1, which every release of py-lmdb reads
                 )
-            except (lmdb.MemoryError, MemoryError):
-                # A limit on address space: take less, and grow when it is needed.
+                break
+            except (lmdb.MemoryError, MemoryError) as exc:
                 if reserve <= _SMALLEST_RESERVE:
-                    raise
-                reserve >>= 2
+                    raise self._error(f"no address space for {self._described}: {exc}") from exc
+                reserve >>= 1  # a limit on address space (ulimit -v)
             except lmdb.Error as exc:
-                raise self.translated(exc) from exc
-            else:
-                env.reader_check()
-                return env
+                raise self.failure("opened", exc) from exc
+        self._check_length(env)
+        env.reader_check()
+        return env
+
+    def _check_length(self, env: lmdb.Environment) -> None:
+        """Refuse a file that ends before the pages that it speaks of: touching those kills the process (SIGBUS)."""
+        wanted = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+        if (found := self.size()) < wanted:
+            env.close()
+            raise self._error(
+                f"{self._described} is damaged: its data file has {found:,} bytes of at least {wanted:,}; restore it "
+                "from a copy"
+            )
 
     def _reopen(self) -> None:
-        self._env.close()
-        self.begin = self._refuse_closed
-        self._env = self._open()
+        if not self._suspect:  # another thread did it while this one waited
+            return
+        self._usable().close()
+        # Closed for good if it cannot be opened now: a later call says so, and so does a new client.
+        self._env, self.begin = None, self._refuse
+        self._env = self._open(create=False)
         self.begin = self._env.begin
+        self._suspect = False
 
-    def _grow(self, cause: lmdb.MapFullError) -> None:
-        if self._free_bytes() < _NO_SPACE:
-            raise StorageFullError(self.directory, cause) from cause
-        try:
-            self._env.set_mapsize(2 * self._env.info()["map_size"])
-        except (lmdb.Error, OverflowError) as exc:
-            raise StorageFullError(self.directory, exc) from exc
+    # -- errors --------------------------------------------------------------------------------
 
-    def _free_bytes(self) -> int:
-        try:
+    def failure(self, done: str, exc: BaseException | None, needed: int = 0) -> IKVError:
+        """What an LMDB error becomes; `done` is what the environment could not be, `needed` the bytes that were to be
+        added.
+
+        A full disk does not always say so: LMDB turns a short write into EIO, so the space itself is looked at.
+        """
+        code = getattr(exc, "code", 0)
+        if isinstance(exc, lmdb.MapFullError | lmdb.DiskError) or code in _FULL or self._is_full(needed):
+            return StorageFullError(self.directory, exc)
+        return self._error(f"{self._described} could not be {done}: {type(exc).__name__}: {exc}")
+
+    def _is_full(self, needed: int) -> bool:
+        with suppress(OSError, IKVError):
             space = os.statvfs(self.directory)
-        except OSError:
-            return _NO_SPACE  # the directory is gone: no reason to speak of space
-        return space.f_bavail * space.f_frsize
-
-    def _refuse_closed(self) -> NoReturn:
-        raise self._error(f"the {self._what} at {self.directory} is closed")
-
-    def _refuse_forked(self) -> NoReturn:
-        raise ForkedError(self._what)
-
-
-class _Table:
-    """The environments of this process, by device and inode of their directories."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: dict[_Key, LmdbEnvironment] = {}
-        self._inherited: set[_Key] = set()
-        after_fork_in_child(self)
-
-    def enter(self, directory: Path, *, sync: bool, what: str, error: type[IKVError]) -> LmdbEnvironment:
-        status = directory.stat()
-        key = (status.st_dev, status.st_ino)
-        with self._lock:
-            if key in self._inherited:
-                raise ForkedError(what, reopened=True)
-            environment = self._open.get(key)
-            if environment is None:
-                environment = LmdbEnvironment(directory, sync=sync, what=what, error=error)
-                self._open[key] = environment
-            elif environment.sync != sync:
-                words = {True: "power-loss", False: "process-crash"}
-                raise InvalidOptionError(
-                    "durability",
-                    words[sync],
-                    f"the {what} at {directory} is open in this process with {words[environment.sync]!r}; "
-                    "one process uses one durability for it",
-                )
-            environment.users += 1
-            return environment
-
-    def leave(self, environment: LmdbEnvironment) -> None:
-        with self._lock:
-            environment.users -= 1
-            if environment.users:
-                return
-            for key, other in list(self._open.items()):
-                if other is environment:
-                    del self._open[key]
-                    environment.close()
-
-    def forked(self) -> None:
-        self._lock = threading.Lock()
-        self._inherited |= self._open.keys()
-        self._open = {}
-
-
-_table = _Table()
-
-
-def open_environment(
-    directory: Path, *, sync: bool, what: str, error: type[IKVError] = StorageError
-) -> LmdbEnvironment:
-    """The environment of an existing directory, opened or shared. Pair with close_environment.
-
-    Raises `error`, StorageFullError, InvalidOptionError (open here with another durability), and ForkedError where a
-    parent of this process had it open when it forked: LMDB cannot open it again then.
-    """
-    return _table.enter(directory, sync=sync, what=what, error=error)
-
-
-def close_environment(environment: LmdbEnvironment) -> None:
-    """Give up one use; the last one closes."""
-    _table.leave(environment)
+            limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+            within_limit = limit == resource.RLIM_INFINITY or self.size() + needed + _MARGIN < limit
+            return space.f_bavail * space.f_frsize < needed + _MARGIN or not within_limit
+        return False

@@ -13,7 +13,8 @@ from typing import Final
 
 import lmdb
 
-from ikv_backends._lmdb_environment import LmdbEnvironment, close_environment, open_environment
+from ikv_backends._lmdb_environment import CommitFailedError, LmdbEnvironment
+from ikv_backends._lmdb_table import close_environment, open_environment
 from ikvcore.errors import FencedError, InvalidOptionError, StorageError
 from ikvcore.hookspecs import hookimpl
 from ikvcore.models import API_VERSION, BackendContext, BackendInfo, Durability, Meta, WriteBatch
@@ -43,7 +44,7 @@ class LmdbStorage:
 
     def __init__(self, directory: Path, options: LmdbOptions) -> None:
         sync = options.durability == Durability.POWER_LOSS.word
-        self._environment: LmdbEnvironment | None = open_environment(directory, sync=sync, what="replica")
+        self._environment: LmdbEnvironment | None = open_environment(directory, sync=sync)
         self._directory = directory
 
     def snapshot(self) -> lmdb.Transaction[bytes]:
@@ -51,7 +52,7 @@ class LmdbStorage:
         try:
             return environment.begin()
         except lmdb.Error:
-            return environment.read()
+            return environment.begin_read()
 
     def get_many(self, snapshot: lmdb.Transaction[bytes], keys: Sequence[bytes], /) -> list[bytes | None]:
         get = snapshot.get
@@ -69,23 +70,18 @@ class LmdbStorage:
                         return
                     yield key, value
         except lmdb.Error as exc:
-            raise (self._environment or self._refuse()).translated(exc) from exc
+            raise (self._environment or self._refuse()).failure("read", exc) from exc
 
     def commit(self, batch: WriteBatch, /, *, expect: Meta) -> None:
-        def change(txn: lmdb.Transaction[bytes]) -> None:
-            for key, wanted in expect.items():
-                found = txn.get(key)
-                if found != wanted:
-                    raise FencedError(wanted, found)
-            for start, stop in batch.ranges:
-                _delete_range(txn, start, stop)
-            for key in batch.deletes:
-                txn.delete(key)
-            # In key order neighbouring records share pages that are already in the transaction.
-            for key in sorted(batch.puts):
-                txn.put(key, batch.puts[key])
-
-        (self._environment or self._refuse()).write(change)
+        environment = self._environment or self._refuse()
+        try:
+            fenced = environment.write(lambda txn: _change(txn, batch, expect))
+        except CommitFailedError as exc:
+            raise environment.failure("written", exc.__cause__) from exc.__cause__
+        except lmdb.Error as exc:
+            raise environment.failure("written", exc) from exc
+        if fenced is not None:
+            raise fenced
 
     def close(self) -> None:
         environment, self._environment = self._environment, None
@@ -94,6 +90,22 @@ class LmdbStorage:
 
     def _refuse(self) -> LmdbEnvironment:
         raise StorageError(f"the replica at {self._directory} is closed")
+
+
+def _change(txn: lmdb.Transaction[bytes], batch: WriteBatch, expect: Meta) -> FencedError | None:
+    """Carry out a batch; or change nothing, and return the error that says why."""
+    for key, wanted in expect.items():
+        found = txn.get(key)
+        if found != wanted:
+            return FencedError(wanted, found)
+    for start, stop in batch.ranges:
+        _delete_range(txn, start, stop)
+    for key in batch.deletes:
+        txn.delete(key)
+    # In key order neighbouring records share pages that are already in the transaction.
+    for key in sorted(batch.puts):
+        txn.put(key, batch.puts[key])
+    return None
 
 
 def _delete_range(txn: lmdb.Transaction[bytes], start: bytes, stop: bytes) -> None:

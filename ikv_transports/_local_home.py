@@ -22,9 +22,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+import lmdb
 import platformdirs
 
-from ikv_transports._local_engine import LogEngine
+from ikv_backends._lmdb_environment import LmdbEnvironment
 from ikv_transports._local_entries import IDENTITY_KEY
 from ikv_transports._local_followers import ring_all
 from ikvcore._names import directory_name
@@ -124,7 +125,7 @@ class LocalProvisioning:
         with _made_whole(target, "store", description.store_name) as unfinished:
             _make_directory(unfinished / "followers")
             _make_directory(unfinished / "log")
-            LogEngine.create(unfinished / "log", {IDENTITY_KEY: description.identity.encode()})
+            _make_log(unfinished / "log", description.identity)
             _sync(unfinished / "log")
             _write_durably(unfinished / "store.json", {"format": _FORMAT, **description.to_json()})
 
@@ -169,6 +170,14 @@ class LocalProvisioning:
         """Finish the removal of stores, also those whose remover was killed."""
         for directory in self._stores.glob(f"{_BEING_REMOVED}*"):
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _make_log(directory: Path, identity: str) -> None:
+    """An empty log that knows whose it is."""
+    try:
+        LmdbEnvironment.create(directory, {IDENTITY_KEY: identity.encode()})
+    except lmdb.Error as exc:
+        raise TransportError(f"a log could not be made at {str(directory)!r}: {exc}") from exc
 
 
 def _read_description(directory: Path) -> StoreDescription | None:

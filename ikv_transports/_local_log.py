@@ -10,8 +10,8 @@ from typing import Final, NamedTuple, TypeAlias
 
 import lmdb
 
+from ikv_backends._lmdb_environment import CommitFailedError, LmdbEnvironment, Transaction
 from ikv_transports._local_commits import Request, SharedCommits
-from ikv_transports._local_engine import CommitFailedError, LogEngine, Transaction
 from ikv_transports._local_entries import (
     IDENTITY_KEY,
     Entry,
@@ -51,7 +51,9 @@ class LocalLog:
         self.followers: Final = directory.parent / "followers"
         """The directory of the followers' FIFOs."""
         self._commits = SharedCommits(self._commit)
-        self._engine = LogEngine(directory, sync=durability is Durability.POWER_LOSS)
+        self._engine = LmdbEnvironment(
+            directory, sync=durability is Durability.POWER_LOSS, create=False, what="log", error=TransportError
+        )
         self._check_identity(identity)
         self._key = directory_key(directory_fd)
         # Held open, so that its inode number is not given to the directory of a store that is created later.

@@ -143,12 +143,13 @@ def _upsert(document: Any, message: LogMessage, store: StoreDescription, timesta
     for name in document:  # items() of a protobuf map goes through a slow generator
         value = document[name]
         field_type = _TYPES.get(value.fieldType)
-        if field_type is not None:  # a value of a type that this release does not know leaves the old one in place
+        if name == store.primary_key:
+            fields[name] = (store.primary_key_type, key)
+        elif field_type is not None:  # a value of a type that this release does not know leaves the old one in place
             data = value.value
             if field_type is not _BYTES:
                 data = _checked(name, field_type, data)
             fields[name] = (field_type, data)
-    fields[store.primary_key] = (store.primary_key_type, key)
     return Upsert(message.partition, key, fields, timestamp)
 
 

@@ -7,9 +7,8 @@ own), 0x01 documents under their storage key, 0x02 documents under a digest of a
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Final, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Final, NoReturn, TypeVar
 from zlib import crc32
 
 from ikvcore._commitplan import COUNT_PREFIX, CommitPlan, Counts, KeyForm, record_fields
@@ -22,6 +21,8 @@ from ikvcore.models import Cursor, Meta, Mutation, Page, Projection, Row, WriteB
 from ikvcore.protocols import OrderedKeyValue, Snapshot
 
 __all__ = ["KeyValueStorage"]
+
+T = TypeVar("T")
 
 _META_PREFIX: Final = b"\x00m"
 _MAX_PROJECTIONS: Final = 4_096
@@ -71,26 +72,30 @@ class KeyValueStorage:
             return plan(record)
         except IKVError:
             raise
-        except Exception as exc:
-            self._failed(exc)
+        except Exception:
+            # The slow way tries again, and says what is wrong if that fails too.
+            return self.get_many([key], projection)[0]
 
     def get_many(self, keys: Sequence[bytes], projection: Projection) -> list[Row | None]:
         """See Storage."""
-        stored = self._keys.stored
-        stored_keys = [stored(key) for key in keys]
-        with self._state() as (snapshot, view):
+        stored_keys = [self._keys.stored(key) for key in keys]
+
+        def read(snapshot: Snapshot, view: SchemaView) -> list[Row | None]:
             records = self._engine.get_many(snapshot, stored_keys)
             return [
                 None if record is None else self._checked_row(stored_key, record, view, projection)
                 for stored_key, record in zip(stored_keys, records, strict=True)
             ]
 
+        return self._read(read)
+
     def scan(self, projection: Projection, *, after: Cursor | None, limit: int) -> Page:
         """See Storage. Ascending in storage keys; keys stored under a digest come last."""
-        rows: list[tuple[bytes, Row]] = []
         start = KeyForm.PLAIN if after is None else after + b"\x00"
-        last = start
-        with self._state() as (snapshot, view):
+
+        def read(snapshot: Snapshot, view: SchemaView) -> Page:
+            rows: list[tuple[bytes, Row]] = []
+            last = start
             for stored_key, record in self._engine.scan(snapshot, start, KeyForm.END):
                 if len(rows) == limit:
                     return Page(rows, last)
@@ -98,26 +103,31 @@ class KeyValueStorage:
                 row = self._checked_row(stored_key, record, view, projection)
                 if row is not None:
                     rows.append((self._storage_key(stored_key, record, view), row))
-        return Page(rows, None)
+            return Page(rows, None)
+
+        return self._read(read)
 
     def count(self) -> int:
         """See Storage."""
-        with self._state() as (snapshot, _):
-            return sum(counts.documents for counts in self._all_counts(snapshot).values())
+        return self._read(lambda snapshot, _: sum(counts.documents for counts in self._all_counts(snapshot).values()))
 
     def read_meta(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See Storage."""
         stored_keys = [_META_PREFIX + key for key in keys]
-        with self._state() as (snapshot, _):
+
+        def read(snapshot: Snapshot, _: SchemaView) -> list[bytes | None]:
             found = self._engine.get_many(snapshot, stored_keys)
             return [
                 None if sealed is None else unseal(key, sealed) for key, sealed in zip(stored_keys, found, strict=True)
             ]
 
+        return self._read(read)
+
     def scan_meta(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
         """See Storage."""
         start = _META_PREFIX + prefix
-        with self._state() as (snapshot, _):
+
+        def read(snapshot: Snapshot, _: SchemaView) -> list[tuple[bytes, bytes]]:
             found = []
             for key, sealed in self._engine.scan(snapshot, start, b"\x00n"):
                 if not key.startswith(start):
@@ -125,20 +135,23 @@ class KeyValueStorage:
                 found.append((key[len(_META_PREFIX) :], unseal(key, sealed)))
             return found
 
+        return self._read(read)
+
     # -- writes --------------------------------------------------------------------------------
 
     def apply(self, mutations: Sequence[Mutation], *, meta: Meta, expect: Meta) -> None:
         """See Storage."""
-        with self._state() as (snapshot, view):
+
+        def read(snapshot: Snapshot, view: SchemaView) -> WriteBatch:
             plan = CommitPlan(self._engine, snapshot, view, self._keys)
             plan.apply(mutations)
-            batch = plan.batch()
-        self._commit(batch, meta, expect)
+            return plan.batch()
+
+        self._commit(self._read(read), meta, expect)
 
     def reclaim(self, *, max_records: int, meta: Meta, expect: Meta) -> bool:
         """See Reclaim."""
-        with self._state() as (snapshot, view):
-            work = self._reclaimer.plan(self._engine, snapshot, view, max_records)
+        work = self._read(lambda snapshot, view: self._reclaimer.plan(self._engine, snapshot, view, max_records))
         if work is None:
             return False
         self._commit(work.batch, meta, expect)
@@ -153,19 +166,21 @@ class KeyValueStorage:
 
     def verify(self) -> list[str]:
         """See Verify: every record's checksum and form, and each partition's count and digest, in one state."""
+        return self._read(self._verify)
+
+    def _verify(self, snapshot: Snapshot, view: SchemaView) -> list[str]:
         wrong: list[str] = []
         found: dict[int, Counts] = {}
-        with self._state() as (snapshot, view):
-            for stored_key, record in self._engine.scan(snapshot, KeyForm.PLAIN, KeyForm.END):
-                partition = int.from_bytes(stored_key[1:3], "big")
-                try:
-                    row = self._checked_row(stored_key, record, view, _EVERYTHING)
-                except ReplicaDamagedError as exc:
-                    wrong.append(str(exc))
-                    continue
-                if row is not None:
-                    found.setdefault(partition, Counts()).add(record)
-            stated = self._all_counts(snapshot)
+        for stored_key, record in self._engine.scan(snapshot, KeyForm.PLAIN, KeyForm.END):
+            partition = int.from_bytes(stored_key[1:3], "big")
+            try:
+                row = self._checked_row(stored_key, record, view, _EVERYTHING)
+            except ReplicaDamagedError as exc:
+                wrong.append(str(exc))
+                continue
+            if row is not None:
+                found.setdefault(partition, Counts()).add(record)
+        stated = self._all_counts(snapshot)
         for partition in sorted(found.keys() | stated.keys()):
             ours, theirs = found.get(partition, Counts()), stated.get(partition, Counts())
             if ours != theirs:
@@ -177,16 +192,24 @@ class KeyValueStorage:
 
     # -- parts ---------------------------------------------------------------------------------
 
-    @contextmanager
-    def _state(self) -> Iterator[tuple[Snapshot, SchemaView]]:
-        """A snapshot and its schema; what an engine raises inside becomes a StorageError."""
-        try:
-            with self._snapshot() as snapshot:
-                yield snapshot, self._current_view(snapshot)
-        except IKVError:
-            raise
-        except Exception as exc:
-            self._failed(exc)
+    def _read(self, work: Callable[[Snapshot, SchemaView], T]) -> T:
+        """Do `work` in one state. What the engine raises is tried again in a new state, once, and then a StorageError:
+        an engine that had to be changed while it was read, for more room or after a failure, ends its snapshots."""
+        for attempt in (1, 2):
+            try:
+                with self._snapshot() as snapshot:
+                    return work(snapshot, self._current_view(snapshot))
+            except ReplicaDamagedError:
+                raise
+            except StorageError:
+                if attempt == 2:
+                    raise
+            except IKVError:
+                raise
+            except Exception as exc:  # what a snapshot raises is the driver's own
+                if attempt == 2:
+                    raise StorageError(f"the engine failed: {type(exc).__name__}: {exc}") from exc
+        raise AssertionError("the second attempt returns or raises")
 
     def _current_view(self, snapshot: Snapshot) -> SchemaView:
         """The view of a snapshot: the cached one unless the schema's version differs in this very state."""
@@ -274,10 +297,6 @@ class KeyValueStorage:
         raise ReplicaDamagedError(
             f"the record of key {stored_key[3:35]!r} in partition {int.from_bytes(stored_key[1:3], 'big')} {what}"
         )
-
-    @staticmethod
-    def _failed(exc: Exception) -> NoReturn:
-        raise StorageError(f"the engine failed: {type(exc).__name__}: {exc}") from exc
 
 
 _EVERYTHING: Final = Projection(None)

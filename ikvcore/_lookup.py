@@ -61,13 +61,21 @@ class Lookup:
             key = self._prefix + primary_key.encode()  # type: ignore[union-attr]  # bytes have no encode
         except (AttributeError, UnicodeEncodeError, TypeError):
             key = self._prefix + key_bytes(primary_key, self._store.primary_key_type)
-        row = self._get(key, self._one_field.get(field_name) or self._one(field_name))
+        try:
+            projection = self._one_field[field_name]
+        except (KeyError, TypeError):
+            projection = self._one(field_name)
+        row = self._get(key, projection)
         if row is None:
             key_bytes(primary_key, self._store.primary_key_type)
         return row
 
     def _row_of_many_partitions(self, primary_key: Key, field_name: str) -> Row | None:
-        return self._find([primary_key], self._one_field.get(field_name) or self._one(field_name))[0]
+        try:
+            projection = self._one_field[field_name]
+        except (KeyError, TypeError):
+            projection = self._one(field_name)
+        return self._find([primary_key], projection)[0]
 
     def _find(self, primary_keys: Sequence[Key], projection: Projection) -> list[Row | None]:
         """The rows of keys in one state. Where the primary key does not decide its partition, all held ones are

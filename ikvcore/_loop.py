@@ -51,6 +51,7 @@ class ReplicaLoop:
         self._stopped = threading.Event()
         self._follow_until = 0.0
         self._last_beat = 0.0
+        self._found_locked = 0.0  # when this worker first saw the lock taken: a holder may never have been heard of
         self._told: object = None
         self._failures = 0
         self.changed = threading.Condition()
@@ -77,8 +78,8 @@ class ReplicaLoop:
             while not self._stopped.is_set():
                 if self._may_ingest():
                     self._set_role(Role.INGESTING)
-                    self._ingest()
                     self._beat()
+                    self._ingest()
                 else:
                     self._set_role(Role.FOLLOWING)
                     self._stopped.wait(TICK)
@@ -99,7 +100,11 @@ class ReplicaLoop:
             return True
         if time.monotonic() < self._follow_until:
             return False
-        return self._lock.try_acquire() or self._holder_is_silent(self._mount)
+        if self._lock.try_acquire():
+            self._found_locked = 0.0
+            return True
+        self._found_locked = self._found_locked or time.monotonic()
+        return self._holder_is_silent(self._mount)
 
     def _holder_is_silent(self, mount: Mount) -> bool:
         """Whether the lock is held, but whoever holds it has not been heard of for long.
@@ -107,10 +112,12 @@ class ReplicaLoop:
         Our own heartbeat counts as ours: a worker that ingests without the lock goes on until it is fenced or gets it.
         """
         status = Status.read(mount.path)
-        if status is None or not status.ingesting or status.boot != boot_id():
-            return False
-        ours = self.role is Role.INGESTING and status.heartbeat == self._last_beat
-        return ours or time.monotonic() - status.heartbeat > SILENCE
+        heard = self._found_locked
+        if status is not None and status.ingesting and status.boot == boot_id():
+            if self.role is Role.INGESTING and status.heartbeat == self._last_beat:
+                return True
+            heard = max(heard, status.heartbeat)
+        return time.monotonic() - heard > SILENCE
 
     def _ingest(self) -> None:
         try:

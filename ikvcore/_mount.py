@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ FORMAT_VERSION: Final = 1
 _MANIFEST: Final = "replica.json"
 _CURRENT: Final = "CURRENT"
 _FIRST_GENERATION: Final = "gen-1"
+_GENERATION: Final = re.compile(r"gen-[0-9]{1,9}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +82,15 @@ class Mount:
         Raises MountMismatchError, FormatVersionError, LogDivergedError, MountError; then nothing was touched.
         """
         try:
-            with _locked(path / "open.lock"):
-                stored = cls._stored(path)
-                if stored is None:
-                    cls._make(path, manifest)
-                else:
-                    cls._check(path, stored, manifest)
+            # Without the lock first: what is not ours to use is refused before even a lock file is made there.
+            stored = cls._stored(path)
+            if stored is None:
+                with _locked(path / "open.lock"):
+                    stored = cls._stored(path)
+                    if stored is None:
+                        cls._make(path, manifest)
+            if stored is not None:
+                cls._check(path, stored, manifest)
         except OSError as exc:
             if isinstance(exc, MountError):
                 raise
@@ -95,11 +100,11 @@ class Mount:
     def generation(self) -> Path:
         """The directory of the current generation. Raises MountError where CURRENT does not name one."""
         try:
-            name = (self.path / _CURRENT).read_text().strip()
-        except OSError as exc:
-            raise MountError(self.path, f"its file {_CURRENT} cannot be read ({exc.strerror})") from exc
+            name = (self.path / _CURRENT).read_text(encoding="ascii").strip()
+        except (OSError, ValueError) as exc:
+            raise MountError(self.path, f"its file {_CURRENT} cannot be read ({exc})") from exc
         directory = self.path / name
-        if not name.startswith("gen-") or "/" in name or not directory.is_dir():
+        if not _GENERATION.fullmatch(name) or not directory.is_dir():
             raise MountError(self.path, f"its file {_CURRENT} names {name[:40]!r}, which is no generation")
         return directory
 

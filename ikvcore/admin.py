@@ -44,7 +44,7 @@ MAX_PARTITIONS: Final = 65_535
 """A partition is two bytes in a storage key."""
 PARTITIONERS: Final = ("murmur2", "crc32")
 PRIMARY_KEY_TYPES: Final = ("STRING", "BYTES")
-PARTITIONING_KEY_TYPES: Final = tuple(kind.name for kind in FieldType if kind is not FieldType.UNKNOWN)
+PARTITIONING_KEY_TYPES: Final = PRIMARY_KEY_TYPES
 
 
 class StoreSize(NamedTuple):
@@ -72,10 +72,10 @@ def create_store(
 ) -> StoreDescription:
     """Make a store, and its account if there is none yet. All or nothing.
 
-    `primary_key` and `partitioning_key` are names of fields, their types are names of FieldTypes: STRING or BYTES for
-    the primary key, any for the partitioning key, which routes a document to one of the `partitions`; without one, the
-    primary key does. All of this, and the partitioner, is fixed for the store's life. Raises StoreExistsError,
-    StoreAccessError where the account has another passkey, and InvalidArgumentError or InvalidOptionError.
+    `primary_key` and `partitioning_key` are names of fields, their types STRING or BYTES. The partitioning key routes a
+    document to one of the `partitions`; without one, the primary key does. All of this, and the partitioner, is fixed
+    for the store's life. Raises StoreExistsError, StoreAccessError where the account has another passkey, and
+    InvalidArgumentError or InvalidOptionError.
     """
     description = StoreDescription(
         store_name=check_name("store name", store_name),

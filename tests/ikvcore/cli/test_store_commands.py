@@ -61,7 +61,7 @@ def test_the_documented_command_makes_a_store() -> None:
 def test_every_option_of_a_store_arrives() -> None:
     ikv(
         *("store", "create", "events", "--primary-key", "id", "--primary-key-type", "bytes"),
-        *("--partitioning-key", "region", "--partitioning-key-type", "INT32"),
+        *("--partitioning-key", "region", "--partitioning-key-type", "BYTES"),
         *("--partitions", "4", "--partitioner", "crc32"),
     )
     made = json.loads(ikv("store", "describe", "events", "--json").stdout)
@@ -73,7 +73,7 @@ def test_every_option_of_a_store_arrives() -> None:
             "primary_key": "id",
             "primary_key_type": "BYTES",
             "partitioning_key": "region",
-            "partitioning_key_type": "INT32",
+            "partitioning_key_type": "BYTES",
             "partitions": 4,
             "partitioner": "crc32",
         }.items()
