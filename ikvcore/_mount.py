@@ -14,7 +14,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,11 +210,6 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
         raise
     if durable:
         _sync_directory(path.parent)
-
-
-def partitions_held(wanted: Sequence[int] | None, description: StoreDescription) -> tuple[int, ...]:
-    """The partitions that a replica holds, ascending: those wanted, all of them by default."""
-    return tuple(range(description.partitions)) if wanted is None else tuple(sorted(set(wanted)))
 
 
 def _sync_directory(path: Path) -> None:

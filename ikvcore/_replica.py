@@ -31,7 +31,7 @@ from ikvcore.errors import (
     WaitTimeoutError,
 )
 from ikvcore.forks import after_fork_in_child
-from ikvcore.models import BackendContext, BackendInfo, Position
+from ikvcore.models import BackendContext, BackendInfo, Position, StoreDescription
 from ikvcore.protocols import OrderedKeyValue, Storage, Transport
 
 __all__ = ["Replica", "ReplicaPlan", "close_replica", "open_replica"]
@@ -104,13 +104,7 @@ class Replica:
     def _open_mount(self) -> Mount | None:
         if self.plan.mount is None:
             return None
-        manifest = Manifest(
-            description=self.store,
-            backend=self.plan.backend.name,
-            partitions=self.partitions,
-            history=self.plan.history,
-        )
-        return Mount.open(self.plan.mount, manifest)
+        return Mount.open(self.plan.mount, _manifest(self.plan, self.store))
 
     def _open_storage(self) -> Storage:
         directory = None
@@ -123,10 +117,6 @@ class Replica:
         if isinstance(opened, OrderedKeyValue):
             return KeyValueStorage(opened, max_key_bytes=self.plan.backend.max_key_bytes)
         return opened
-
-    def check_mount(self) -> None:
-        """Hold this mount against its manifest again, for a further client of the process."""
-        self._open_mount()
 
     def close(self) -> None:
         """Stop the loop and close everything. In a forked child nothing is touched."""
@@ -258,15 +248,8 @@ class _Table:
     @staticmethod
     def _share(replica: Replica, plan: ReplicaPlan, transport: Transport) -> None:
         """Check that a further client asks for the replica that is open, and drop the transport it brought."""
-        Mount.open(
-            replica.plan.mount or Path(),
-            Manifest(
-                description=transport.describe(),
-                backend=plan.backend.name,
-                partitions=plan.partitions,
-                history=plan.history,
-            ),
-        )
+        assert replica.plan.mount is not None  # volatile replicas are never shared
+        Mount.open(replica.plan.mount, _manifest(plan, transport.describe()))
         for name in ("on_bad_event", "backend_options"):
             ours, theirs = getattr(replica.plan, name), getattr(plan, name)
             if ours != theirs:
@@ -298,6 +281,10 @@ class _Table:
     def forked(self) -> None:
         self._lock = threading.Lock()
         self._open = {}
+
+
+def _manifest(plan: ReplicaPlan, store: StoreDescription) -> Manifest:
+    return Manifest(description=store, backend=plan.backend.name, partitions=plan.partitions, history=plan.history)
 
 
 _table = _Table()
