@@ -242,10 +242,7 @@ class CommitPlan:
         state, epoch = self._partition(partition), record_epoch(record)
         if epoch < state.clear:
             return _Draft(partition, None, None, stored=True)
-        fields = record_fields(record, self._view)
-        if epoch < state.floor:
-            drops = state.drops
-            fields = {field_id: value for field_id, value in fields.items() if drops.get(field_id, 0) <= epoch}
+        fields = state.visible(record_fields(record, self._view), epoch)
         return _Draft(partition, fields, record, stored=True)
 
     def _finish(self, batch: WriteBatch, stored_key: bytes, draft: _Draft) -> None:
@@ -306,7 +303,7 @@ class CommitPlan:
 
     def _advance(self, partition: int) -> PartitionState:
         state = self._partition(partition)
-        state.epoch += 1
+        state.advance()
         self._changed_partitions.add(partition)
         return state
 

@@ -14,9 +14,8 @@ from zlib import crc32
 from ikvcore._commitplan import COUNT_PREFIX, CommitPlan, Counts, KeyForm, record_fields
 from ikvcore._reclaim import Reclaimer
 from ikvcore._record import CRC_RESIDUE, FULL_KEY, GENERAL, HEADER, Plan, general_row
-from ikvcore._schema import SchemaTables, SchemaView, Version, seal, unseal
+from ikvcore._schema import PartitionState, SchemaTables, SchemaView, Version, seal, unseal
 from ikvcore.errors import IKVError, ReplicaDamagedError, StorageError
-from ikvcore.fields import FieldBytes
 from ikvcore.models import Cursor, Meta, Mutation, Page, Projection, Row, WriteBatch
 from ikvcore.protocols import OrderedKeyValue, Snapshot
 
@@ -63,7 +62,7 @@ class KeyValueStorage:
                 return None
             if crc32(record, crc32(stored_key)) != CRC_RESIDUE:
                 self._damaged(stored_key, "fails its checksum")
-            if view.floor:
+            if view.has_masked:
                 return self._row(stored_key, record, view, projection)
             try:
                 plan = self._plans[projection][record[:4]]
@@ -224,7 +223,7 @@ class KeyValueStorage:
     def _checked_row(self, stored_key: bytes, record: bytes, view: SchemaView, projection: Projection) -> Row | None:
         if crc32(record, crc32(stored_key)) != CRC_RESIDUE:
             self._damaged(stored_key, "fails its checksum")
-        if not view.floor:
+        if not view.has_masked:
             plans = self._plans.get(projection)
             plan = None if plans is None else plans.get(record[:4])
             if plan is not None:
@@ -235,12 +234,13 @@ class KeyValueStorage:
         """The row of a record whose checksum is right; None where a clear has removed it."""
         try:
             shape_id, epoch = HEADER.unpack_from(record)
-            state = view.partitions.get(int.from_bytes(stored_key[1:3], "big"))
-            if state is not None and epoch < state.clear:
+            state = view.partitions.get(int.from_bytes(stored_key[1:3], "big"), _NOTHING_DROPPED)
+            if epoch < state.clear:
                 return None
-            if shape_id == GENERAL or (state is not None and epoch < state.floor):
-                drops = {} if state is None else state.drops
-                return self._general_row(record, view, projection, drops, epoch)
+            if shape_id == GENERAL or epoch < state.floor:
+                values = state.visible(record_fields(record, view), epoch)
+                shape_fields = tuple((field_id, value[0]) for field_id, value in values.items())
+                return general_row(values, *view.columns(projection, shape_fields))
             plans = self._plans_of(projection)
             plan = plans.get(record[:4])
             if plan is None:
@@ -257,17 +257,6 @@ class KeyValueStorage:
                 self._plans.clear()
             plans = self._plans[projection] = {}
         return plans
-
-    @staticmethod
-    def _general_row(record: bytes, view: SchemaView, projection: Projection, drops: dict[int, int], epoch: int) -> Row:
-        """The row of a record in the general layout, or of one with masked fields."""
-        values: dict[int, FieldBytes] = {
-            field_id: value
-            for field_id, value in record_fields(record, view).items()
-            if drops.get(field_id, 0) <= epoch
-        }
-        shape_fields = tuple((field_id, value[0]) for field_id, value in values.items())
-        return general_row(values, *view.columns(projection, shape_fields))
 
     @staticmethod
     def _storage_key(stored_key: bytes, record: bytes, view: SchemaView) -> bytes:
@@ -300,3 +289,4 @@ class KeyValueStorage:
 
 
 _EVERYTHING: Final = Projection(None)
+_NOTHING_DROPPED: Final = PartitionState()

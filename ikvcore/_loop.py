@@ -54,6 +54,9 @@ class ReplicaLoop:
         self._found_locked = 0.0  # when this worker first saw the lock taken: a holder may never have been heard of
         self._told: object = None
         self._failures = 0
+        self._turn_began = time.monotonic()
+        self.changes = 0
+        """How often `changed` was notified: who reads it before looking misses no notification."""
         self.changed = threading.Condition()
         """Notified after each commit of this worker and each change of what is below."""
         self.role = Role.UNDECIDED
@@ -76,19 +79,31 @@ class ReplicaLoop:
         """Work until `stop`; then give the ingest up in good order."""
         try:
             while not self._stopped.is_set():
-                if self._may_ingest():
-                    self._set_role(Role.INGESTING)
-                    self._beat()
-                    self._ingest()
-                else:
-                    self._set_role(Role.FOLLOWING)
-                    self._stopped.wait(TICK)
+                self._turn_began = time.monotonic()
+                try:
+                    self._turn()
+                except Exception as exc:  # whatever it is, the next turn may do better, and waiting must not be in vain
+                    _log.exception("the replica loop failed")
+                    self._failed(exc, fatal=True)
         finally:
             self._ingester.close()
             if self.role is Role.INGESTING:
                 self._tell(ingesting=False)
             if self._lock is not None:
                 self._lock.release()
+
+    def _turn(self) -> None:
+        if self._may_ingest():
+            self._set_role(Role.INGESTING)
+            self._beat()
+            self._ingest()
+        else:
+            self._set_role(Role.FOLLOWING)
+            self._stopped.wait(TICK)
+
+    def stalled(self) -> float:
+        """Seconds since the present turn began: a turn that ingests takes a fraction of one where all is well."""
+        return time.monotonic() - self._turn_began
 
     def stop(self) -> None:
         """Have `run` return soon. From any thread."""
@@ -116,7 +131,7 @@ class ReplicaLoop:
         if status is not None and status.ingesting and status.boot == boot_id():
             if self.role is Role.INGESTING and status.heartbeat == self._last_beat:
                 return True
-            heard = max(heard, status.heartbeat)
+            heard = self._found_locked = max(heard, status.heartbeat)
         return time.monotonic() - heard > SILENCE
 
     def _ingest(self) -> None:
@@ -124,6 +139,7 @@ class ReplicaLoop:
             committed = self._ingester.step(TICK)
         except FencedError as exc:
             _log.info("another worker ingests now: %s", exc)
+            self._failures, self.failure = 0, None  # what failed here is now the other worker's to find out
             self._ingester.forget()
             if self._lock is not None:
                 self._lock.release()
@@ -159,7 +175,7 @@ class ReplicaLoop:
             self.failure = exc if isinstance(exc, IKVError) else IKVError(f"{type(exc).__name__}: {exc}")
         self._notify()
         self._beat()
-        self._stopped.wait(min(0.02 * 2**self._failures, _LONGEST_PAUSE))
+        self._stopped.wait(min(0.02 * 2 ** min(self._failures, 10), _LONGEST_PAUSE))
 
     def _set_role(self, role: Role) -> None:
         if role is not self.role:
@@ -169,6 +185,7 @@ class ReplicaLoop:
 
     def _notify(self) -> None:
         with self.changed:
+            self.changes += 1
             self.changed.notify_all()
 
     def _beat(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -24,7 +24,6 @@ __all__ = [
     "Progress",
     "QuarantinedEvent",
     "commit_value",
-    "positions_of",
     "quarantine_key",
     "quarantined_events",
     "read_progress",
@@ -140,11 +139,6 @@ def read_progress(storage: Storage, partitions: Iterable[int]) -> Progress:
             if value is not None
         },
     )
-
-
-def positions_of(storage: Storage, partitions: Sequence[int]) -> dict[int, Position]:
-    """The positions reached; absent where nothing was applied yet."""
-    return {partition: done.position for partition, done in read_progress(storage, partitions).partitions.items()}
 
 
 def commit_value(commit: int) -> bytes | None:

@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from ikvcore._arguments import as_list
+from ikvcore._deadline import Deadline
 from ikvcore._lookup import Lookup
-from ikvcore._replica import Replica, ReplicaPlan, close_replica, open_replica
+from ikvcore._replica import Replica, ReplicaPlan
+from ikvcore._replica_table import close_replica, open_replica
 from ikvcore.client import IKVReader, Key
 from ikvcore.errors import (
     FieldTypeError,
     ForkedError,
     IKVError,
-    InvalidOptionError,
     InvalidTokenError,
     NotStartedError,
     ShutDownError,
@@ -35,6 +36,7 @@ _log = logging.getLogger(__name__)
 _STRING: Final = FieldType.STRING
 _BYTES: Final = FieldType.BYTES
 _SCAN_PAGE: Final = 500
+_STALLED: Final = 10.0
 
 
 class Reader(IKVReader):
@@ -47,7 +49,9 @@ class Reader(IKVReader):
     ) -> None:
         self._open_transport = open_transport
         self._plan_for = plan_for
-        self._lock = threading.Lock()
+        self._starting = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may shut down a client whose thread holds it
+        self._cancelled = False
         self._replica: Replica | None = None
         self._target: Mapping[int, Position] | None = None
         self._was_started = False
@@ -68,10 +72,11 @@ class Reader(IKVReader):
     ) -> None:
         if self._forked:
             raise ForkedError("reader")
-        with self._lock:
+        deadline = Deadline(timeout, "reading the log up to its end at startup")
+        with self._starting:
             if self._replica is not None:
                 return
-            deadline = None if timeout is None else time.monotonic() + timeout
+            self._cancelled = False
             transport = self._open_transport()
             try:
                 replica = open_replica(self._plan_for(transport.describe()), transport)
@@ -79,26 +84,43 @@ class Reader(IKVReader):
                 transport.close()
                 raise
             try:
-                bounds = replica.transport.bounds()
-                target = {partition: bounds[partition].end for partition in replica.partitions}
-                if not allow_stale:
-                    left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                    report = _Report(replica.progress(), target, progress)
-                    replica.wait(target, left, what="reading the log up to its end at startup", report=report)
+                target = self._catch_up(replica, deadline, progress, allow_stale=allow_stale)
+                documents = replica.storage.count()
+                self._connect(replica, target)
             except BaseException:
                 close_replica(replica)
                 raise
-            self._connect(replica, target if allow_stale else None)
-        _log.info("reader of store %s started: %d documents", replica.store.store_name, replica.storage.count())
+        _log.info("reader of store %s started: %d documents", replica.store.store_name, documents)
+
+    def _catch_up(
+        self,
+        replica: Replica,
+        deadline: Deadline,
+        progress: Callable[[int, int], None] | None,
+        *,
+        allow_stale: bool,
+    ) -> Mapping[int, Position] | None:
+        """Wait for the log's end as it is now; with `allow_stale` return it instead, for `health` to compare with."""
+        bounds = replica.transport.bounds()
+        target = {partition: bounds[partition].end for partition in replica.partitions}
+        if allow_stale:
+            return target
+        replica.check_log()  # a replica that is ahead of its log has nothing to wait for, and is wrong
+        report = _Report(replica.progress(), target, progress)
+        replica.wait(target, deadline, cancelled=lambda: self._cancelled, report=report)
+        return None
 
     def shutdown(self) -> None:
         if self._forked:
             return  # nothing of the parent's may be touched here
+        # A startup that waits, perhaps in this very thread below a signal handler, gives up by itself.
+        self._cancelled = True
         with self._lock:
             replica, self._replica = self._replica, None
             self._disconnect()
-            if replica is not None:
-                close_replica(replica)
+        if replica is not None:
+            replica.wake_waiters()
+            close_replica(replica)
 
     def forked(self) -> None:
         """See ikvcore.forks."""
@@ -106,11 +128,14 @@ class Reader(IKVReader):
         self._disconnect()
 
     def _connect(self, replica: Replica, target: Mapping[int, Position] | None) -> None:
-        self._replica = replica
-        self._target = target
-        self._was_started = True
-        self._lookup = Lookup(replica.storage, replica.store, replica.partitions)
-        self._row = self._lookup.row
+        with self._lock:
+            if self._cancelled:
+                raise ShutDownError("reader")
+            self._replica = replica
+            self._target = target
+            self._was_started = True
+            self._lookup = Lookup(replica.storage, replica.store, replica.partitions)
+            self._row = self._lookup.row
 
     def _disconnect(self) -> None:
         """Have every read refuse: the reads themselves ask nothing, since they are too short for a question."""
@@ -276,6 +301,7 @@ class Reader(IKVReader):
 
     def wait_for(self, token: Token, timeout: float | None = None) -> None:
         replica = self._opened()
+        deadline = Deadline(timeout, f"seeing the write {token}")
         if not isinstance(token, Token):
             raise InvalidTokenError(f"a token is wanted, not {type(token).__name__}; parse text with Token.parse")
         if not token:
@@ -290,7 +316,7 @@ class Reader(IKVReader):
             raise InvalidTokenError(
                 f"the token is of partitions {sorted(token.positions)}, this reader holds {list(replica.partitions)}"
             )
-        replica.wait(target, timeout, what=f"seeing the write {token}")
+        replica.wait(target, deadline, cancelled=lambda: self._replica is not replica)
 
     def stats(self) -> Stats:
         replica = self._opened()
@@ -336,6 +362,9 @@ class Reader(IKVReader):
             reasons = [str(outlook.failure)] if outlook.failure is not None else []
             reasons += [f"partition {partition}: {reason}" for partition, reason in sorted(outlook.halts.items())]
             return Health(state="halted", reason="; ".join(reasons), halts=outlook.halts)
+        if replica.loop.stalled() > _STALLED:
+            reason = f"ingest has not ended a step for {replica.loop.stalled():.0f} s; is a process stopped in a write?"
+            return Health(state="catching-up", reason=reason)
         if behind:
             return Health(state="catching-up", reason=f"{behind} events of before the startup are not visible yet")
         return Health(state="ready")
@@ -384,15 +413,3 @@ def _keys(bytes_keys: Sequence[bytes | bytearray], str_keys: Sequence[str]) -> l
 def _fields(row: Row) -> dict[str, Value]:
     """A row as a dict, without what is absent."""
     return {name: value for name, value in zip(row[0], row[2], strict=True) if value is not None}
-
-
-def held_partitions(wanted: Sequence[int] | None, store: StoreDescription) -> tuple[int, ...]:
-    """The partitions that a reader holds, ascending: those wanted, all of them by default."""
-    if wanted is None:
-        return tuple(range(store.partitions))
-    beyond = [partition for partition in wanted if partition >= store.partitions]
-    if beyond:
-        raise InvalidOptionError(
-            "partitions", list(wanted), f"store {store.store_name!r} has partitions 0 to {store.partitions - 1}"
-        )
-    return tuple(sorted(set(wanted)))

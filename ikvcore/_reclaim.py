@@ -92,7 +92,7 @@ class Reclaimer:
             batch.deletes.add(stored_key)  # outside count and digest since the clear
         elif epoch < state.floor:
             fields = record_fields(record, view)
-            kept = {field_id: value for field_id, value in fields.items() if state.drops.get(field_id, 0) <= epoch}
+            kept = state.visible(fields, epoch)
             if len(kept) < len(fields):
                 key = tuple(sorted((field_id, value[0]) for field_id, value in kept.items()))
                 shape_id = view.tables.shape_ids.get(key)
@@ -112,10 +112,12 @@ class Reclaimer:
     @staticmethod
     def _end(batch: WriteBatch, counts: Counts, view: SchemaView, current: _Pass) -> Work:
         """The last step of a pass forgets the drops that it removed; later ones begin another."""
-        state = view.partitions[current.partition].copy()
-        state.drops = {field_id: epoch for field_id, epoch in state.drops.items() if epoch > current.epoch}
-        if state.clear <= current.epoch:
-            state.clear = 0
+        old = view.partitions[current.partition]
+        state = PartitionState(
+            old.epoch,
+            old.clear if old.clear > current.epoch else 0,
+            {field_id: epoch for field_id, epoch in old.drops.items() if epoch > current.epoch},
+        )
         version = Version(view.version.version + 1, view.version.fields, view.version.shapes)
         for key, value in (state.entry(current.partition), counts.entry(current.partition), version.entry()):
             batch.puts[key] = value

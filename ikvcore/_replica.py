@@ -1,12 +1,7 @@
-"""A replica as a client sees it: its storage, the loop that keeps it fresh, and waiting for what is to come.
-
-Clients of one mount in one process share one replica: a second lock or a second LMDB environment on the same files in
-one process would break the first.
-"""
+"""A replica as a client sees it: its storage, the loop that keeps it fresh, and waiting for what is to come."""
 
 from __future__ import annotations
 
-import atexit
 import logging
 import threading
 import time
@@ -16,25 +11,25 @@ from pathlib import Path
 from typing import Any, Final
 
 from ikvcore import errors
+from ikvcore._deadline import Deadline
 from ikvcore._ingest import Ingester
 from ikvcore._kvstorage import KeyValueStorage
 from ikvcore._loop import ReplicaLoop, Role
-from ikvcore._mount import Manifest, Mount, MountLock, prepare_directory
-from ikvcore._progress import PartitionProgress, positions_of, read_progress
+from ikvcore._mount import Manifest, Mount, MountLock
+from ikvcore._progress import PartitionProgress, read_progress
 from ikvcore._status import Status
 from ikvcore.errors import (
     ForkedError,
     IKVError,
     IngestHaltedError,
-    InvalidOptionError,
     MountBusyError,
-    WaitTimeoutError,
+    ShutDownError,
 )
 from ikvcore.forks import after_fork_in_child
 from ikvcore.models import BackendContext, BackendInfo, Position, StoreDescription
 from ikvcore.protocols import OrderedKeyValue, Storage, Transport
 
-__all__ = ["Replica", "ReplicaPlan", "close_replica", "open_replica"]
+__all__ = ["Replica", "ReplicaPlan", "manifest_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,8 +38,6 @@ _FOLLOWER_SLOW_POLL: Final = 0.02
 _NOTIFIED_POLL: Final = 0.2
 _JOIN_SECONDS: Final = 30.0
 _REPORT_SECONDS: Final = 2.0
-
-_Key = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +63,10 @@ class Outlook:
     last_error: str | None = None
 
 
+def manifest_of(plan: ReplicaPlan, store: StoreDescription) -> Manifest:
+    return Manifest(description=store, backend=plan.backend.name, partitions=plan.partitions, history=plan.history)
+
+
 class Replica:
     """One process's open replica. Owns its transport, storage, lock and loop."""
 
@@ -93,18 +90,21 @@ class Replica:
             )
             shared = plan.backend.process_shared
             self.loop = ReplicaLoop(ingester, mount=self._mount, lock=self._lock if shared else None)
+            self._thread = threading.Thread(target=self.loop.run, name="ikvcore-replica", daemon=True)
+            self._thread.start()
         except BaseException:
+            storage: Storage | None = getattr(self, "storage", None)
+            if storage is not None:
+                storage.close()
             if self._lock is not None:
                 self._lock.close()
             raise
-        self._thread = threading.Thread(target=self.loop.run, name="ikvcore-replica", daemon=True)
         after_fork_in_child(self)
-        self._thread.start()
 
     def _open_mount(self) -> Mount | None:
         if self.plan.mount is None:
             return None
-        return Mount.open(self.plan.mount, _manifest(self.plan, self.store))
+        return Mount.open(self.plan.mount, manifest_of(self.plan, self.store))
 
     def _open_storage(self) -> Storage:
         directory = None
@@ -148,7 +148,9 @@ class Replica:
         if self._forked:
             raise ForkedError("reader")
         loop = self.loop
-        if loop.role is not Role.FOLLOWING or self._mount is None:
+        if loop.role is Role.UNDECIDED:
+            return Outlook()
+        if loop.role is Role.INGESTING or self._mount is None:
             return Outlook(loop.halts, loop.failure, loop.last_error)
         status = Status.read(self._mount.path)
         if status is None or not status.fresh():
@@ -160,144 +162,73 @@ class Replica:
             failure = errors.restore(cls if name in errors.__all__ else IKVError, (message,), {})
         return Outlook(status.halts, failure, status.last_error)
 
+    def check_log(self) -> None:
+        """Compare the log with what was applied of it. Raises LogTrimmedError, LogDivergedError, TransportError."""
+        self.transport.subscribe({p: done.start for p, done in self.progress().items()}).close()
+
     # -- waiting -------------------------------------------------------------------------------
 
     def wait(
         self,
         target: Mapping[int, Position],
-        timeout: float | None,
+        deadline: Deadline,
         *,
-        what: str,
+        cancelled: Callable[[], bool],
         report: Callable[[Mapping[int, Position]], None] | None = None,
     ) -> None:
         """Block until every position of `target` is reached. `report` is called now and then with the positions.
 
-        Raises WaitTimeoutError, and at once what stops the ingest of a partition waited for: IngestHaltedError,
-        LogTrimmedError, LogDivergedError.
+        Raises WaitTimeoutError; ShutDownError once `cancelled`; and at once what makes waiting vain: IngestHaltedError
+        for a partition waited for, LogTrimmedError, LogDivergedError.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
         began = reported = time.monotonic()
         while True:
             if self._forked:
                 raise ForkedError("reader")
-            reached = positions_of(self.storage, self.partitions)
+            if cancelled():
+                raise ShutDownError("reader")
+            # In this order: what is told of the ingest was true before the positions were read.
+            changes, outlook = self.loop.changes, self.outlook()
+            reached = self.positions()
             missing = {p: end for p, end in target.items() if reached.get(p, 0) < end}
+            _raise_if_vain(outlook, missing)
             if not missing:
                 return
-            self._raise_if_vain(missing)
             now = time.monotonic()
-            if deadline is not None and now >= deadline:
-                behind = ", ".join(f"partition {p} at {reached.get(p, 0)} of {end}" for p, end in missing.items())
-                raise WaitTimeoutError(f"{what} did not happen within {timeout:g} s: {behind}")
+            deadline.check(missing, reached)
             if report is not None and now - reported >= _REPORT_SECONDS:
                 report(reached)
                 reported = now
-            self._pause(now - began, None if deadline is None else deadline - now)
+            self._pause(changes, now - began, deadline.left())
 
-    def _raise_if_vain(self, missing: Mapping[int, Position]) -> None:
-        if self.loop.role is Role.UNDECIDED:
-            return
-        outlook = self.outlook()
-        if isinstance(outlook.failure, (errors.LogTrimmedError, errors.LogDivergedError)):
-            raise errors.restore(type(outlook.failure), outlook.failure.args, {})
-        if outlook.failure is not None:
-            raise IngestHaltedError(dict.fromkeys(missing, str(outlook.failure)))
-        halted = {p: reason for p, reason in outlook.halts.items() if p in missing}
-        if halted:
-            raise IngestHaltedError(halted)
+    def positions(self) -> dict[int, Position]:
+        """The positions reached; absent where nothing was applied yet."""
+        return {partition: done.position for partition, done in self.progress().items()}
 
-    def _pause(self, waited: float, left: float | None) -> None:
+    def wake_waiters(self) -> None:
+        """Have every wait look again, since one of them was cancelled."""
+        with self.loop.changed:
+            self.loop.changes += 1
+            self.loop.changed.notify_all()
+
+    def _pause(self, changes: int, waited: float, left: float | None) -> None:
         """Sleep until something may have changed: until told by our own loop, or a short while beside another's."""
         if self.loop.role is Role.FOLLOWING:
             pause = _FOLLOWER_POLL if waited < 1 else _FOLLOWER_SLOW_POLL
-        else:
-            pause = _NOTIFIED_POLL
-        pause = pause if left is None else min(pause, left)
-        if self.loop.role is Role.FOLLOWING:
-            time.sleep(max(pause, 0))
-        else:
-            with self.loop.changed:
-                self.loop.changed.wait(max(pause, 0))
+            time.sleep(pause if left is None else min(pause, left))
+            return
+        with self.loop.changed:
+            if self.loop.changes == changes:
+                self.loop.changed.wait(_NOTIFIED_POLL if left is None else min(_NOTIFIED_POLL, left))
 
 
-class _Table:
-    """The replicas of this process, by device and inode of their mounts."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: dict[_Key, Replica] = {}
-        after_fork_in_child(self)
-        atexit.register(self.close_all)
-
-    def enter(self, plan: ReplicaPlan, transport: Transport) -> Replica:
-        if plan.mount is None:
-            return Replica(plan, transport)
-        prepare_directory(plan.mount)
-        status = plan.mount.stat()
-        key = (status.st_dev, status.st_ino)
-        with self._lock:
-            replica = self._open.get(key)
-            if replica is None:
-                replica = Replica(plan, transport)
-                self._open[key] = replica
-            else:
-                self._share(replica, plan, transport)
-            replica.users += 1
-            return replica
-
-    @staticmethod
-    def _share(replica: Replica, plan: ReplicaPlan, transport: Transport) -> None:
-        """Check that a further client asks for the replica that is open, and drop the transport it brought."""
-        assert replica.plan.mount is not None  # volatile replicas are never shared
-        Mount.open(replica.plan.mount, _manifest(plan, transport.describe()))
-        for name in ("on_bad_event", "backend_options"):
-            ours, theirs = getattr(replica.plan, name), getattr(plan, name)
-            if ours != theirs:
-                raise InvalidOptionError(
-                    name, theirs, f"another client of this process has this mount open with {ours!r}; use the same"
-                )
-        transport.close()
-
-    def leave(self, replica: Replica) -> None:
-        with self._lock:
-            replica.users -= 1
-            if replica.users > 0:
-                return
-            for key, other in list(self._open.items()):
-                if other is replica:
-                    del self._open[key]
-            replica.close()
-
-    def close_all(self) -> None:
-        """At interpreter exit, for clients that were not shut down: so that others learn at once that we are gone."""
-        with self._lock:
-            replicas, self._open = list(self._open.values()), {}
-        for replica in replicas:
-            try:
-                replica.close()
-            except Exception:  # exit goes on
-                _log.exception("a replica could not be closed")
-
-    def forked(self) -> None:
-        self._lock = threading.Lock()
-        self._open = {}
-
-
-def _manifest(plan: ReplicaPlan, store: StoreDescription) -> Manifest:
-    return Manifest(description=store, backend=plan.backend.name, partitions=plan.partitions, history=plan.history)
-
-
-_table = _Table()
-
-
-def open_replica(plan: ReplicaPlan, transport: Transport) -> Replica:
-    """The replica of a mount, opened or shared; takes `transport` over. Pair with close_replica.
-
-    Raises MountError and its kin, LogDivergedError, StorageError, InvalidOptionError.
-    """
-    return _table.enter(plan, transport)
-
-
-def close_replica(replica: Replica) -> None:
-    """Give up one client's use; the last one closes."""
-    _table.leave(replica)
+def _raise_if_vain(outlook: Outlook, missing: Mapping[int, Position]) -> None:
+    failure = outlook.failure
+    if isinstance(failure, (errors.LogTrimmedError, errors.LogDivergedError)):
+        # Even where nothing is missing: positions of a log that is not ours say nothing.
+        raise errors.restore(type(failure), failure.args, {})
+    if missing and failure is not None:
+        raise IngestHaltedError(dict.fromkeys(missing, str(failure)))
+    halted = {p: reason for p, reason in outlook.halts.items() if p in missing}
+    if halted:
+        raise IngestHaltedError(halted)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from zlib import crc32
 
 from ikvcore._record import Shape, ShapeFields
 from ikvcore.errors import ReplicaDamagedError
-from ikvcore.fields import FieldType
+from ikvcore.fields import FieldBytes, FieldType
 from ikvcore.models import Projection
 from ikvcore.protocols import OrderedKeyValue, Snapshot
 
@@ -80,14 +80,27 @@ class PartitionState:
     drops: dict[int, int] = field(default_factory=dict)
     """Field id -> epoch of its last drop that is not reclaimed: in older records the field does not exist."""
 
-    @property
-    def floor(self) -> int:
-        """Records of this epoch and later have nothing masked."""
-        return max(self.clear, max(self.drops.values(), default=0))
+    floor: int = field(init=False)
+    """Records of this epoch and later have nothing masked: the latest of the above, kept since every read asks."""
+
+    def __post_init__(self) -> None:
+        self.floor = max(self.clear, max(self.drops.values(), default=0))
+
+    def advance(self) -> int:
+        """Begin a new epoch, with a drop or clear that the caller adds."""
+        self.epoch += 1
+        self.floor = self.epoch
+        return self.epoch
+
+    def visible(self, fields: dict[int, FieldBytes], epoch: int) -> dict[int, FieldBytes]:
+        """What a record of `epoch` with these fields shows."""
+        if epoch >= self.floor:
+            return fields
+        return {field_id: value for field_id, value in fields.items() if self.drops.get(field_id, 0) <= epoch}
 
     def copy(self) -> PartitionState:
         """A state that can be changed on its own."""
-        return replace(self, drops=dict(self.drops))
+        return PartitionState(self.epoch, self.clear, dict(self.drops))
 
     def entry(self, partition: int) -> tuple[bytes, bytes]:
         """The key and value that store it."""
@@ -157,13 +170,13 @@ def shape_entry(shape_id: int, fields: ShapeFields) -> tuple[bytes, bytes]:
 class SchemaView:
     """The schema of one version: what a read needs beside the record. Immutable."""
 
-    __slots__ = ("floor", "partitions", "tables", "version")
+    __slots__ = ("has_masked", "partitions", "tables", "version")
 
     def __init__(self, tables: SchemaTables, version: Version, partitions: Mapping[int, PartitionState]) -> None:
         self.tables = tables
         self.version = version
         self.partitions = partitions
-        self.floor = max((state.floor for state in partitions.values()), default=0)
+        self.has_masked = any(state.floor for state in partitions.values())
         """The highest floor of any partition: records of this epoch and later need no look at their partition."""
 
     @classmethod
@@ -179,7 +192,7 @@ class SchemaView:
         return cls(tables, version, partitions)
 
     def columns(self, projection: Projection, shape_fields: ShapeFields) -> tuple[list[str], list[int | None]]:
-        """The names and field ids that a projection asks of a record with these fields."""
+        """Whether any partition has drops or clears to reclaim: only then does a read look at epochs."""
         if projection.names is not None:
             return list(projection.names), [self.tables.field_ids.get(name) for name in projection.names]
         field_ids = [field_id for field_id, _ in shape_fields if field_id]

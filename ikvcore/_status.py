@@ -5,6 +5,7 @@ It is advice, never truth: positions are read from the replica, and who may comm
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
@@ -22,6 +23,7 @@ SILENCE: Final = 5.0
 """Seconds without a heartbeat after which an ingester is taken for silent, and replaced."""
 
 
+@functools.cache
 def boot_id() -> str:
     """The kernel's id of this boot; "" where it has none. Monotonic times compare only within one boot."""
     try:

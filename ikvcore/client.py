@@ -51,9 +51,9 @@ class _Client(ABC):
 
 
 class IKVReader(_Client):
-    """Reads documents from an embedded replica: no call but `startup`, `wait_for` and `stats` leaves the process.
+    """Reads documents from an embedded replica: no call but `startup` and `stats` asks the log.
 
-    Every call sees one committed state of the replica. What is not there reads as None.
+    Every read sees one committed state of the replica. What is not there reads as None.
     """
 
     @abstractmethod
@@ -182,7 +182,7 @@ class IKVReader(_Client):
 
     @abstractmethod
     def health(self) -> Health:
-        """Whether the reader serves and how fresh; never raises but in a forked child."""
+        """Whether the reader serves and how fresh. Raises only ForkedError: not started is a state of health too."""
 
 
 class IKVWriter(_Client):

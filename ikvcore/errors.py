@@ -472,10 +472,12 @@ class IngestHaltedError(IKVError):
     def __init__(self, halts: Mapping[int, str]) -> None:
         """`halts` maps each halted partition to its reason."""
         reasons = "; ".join(f"partition {partition}: {reason}" for partition, reason in sorted(halts.items()))
-        super().__init__(
-            f"ingest has halted ({reasons}). Reads go on with what came before. To pass over bad events and keep "
-            "them for inspection, open the reader with with_on_bad_event('quarantine')"
+        way_out = (
+            "To pass over bad events and keep them for inspection, open the reader with with_on_bad_event('quarantine')"
+            if any(reason.startswith("bad event") for reason in halts.values())
+            else "It is tried again by itself; see the log for what is wrong"
         )
+        super().__init__(f"ingest has halted ({reasons}). Reads go on with what came before. {way_out}")
         self.halts = dict(halts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ikvcore.client import IKVReader, IKVWriter
@@ -26,7 +26,7 @@ def create_new_reader(client_options: ClientOptions) -> IKVReader:
     """
     _check(client_options)
     from ikvcore import _logging
-    from ikvcore._reader import Reader, held_partitions
+    from ikvcore._reader import Reader
     from ikvcore._registry import build_options, check_requirements, load_backend, load_transport
     from ikvcore._replica import ReplicaPlan
 
@@ -48,7 +48,7 @@ def create_new_reader(client_options: ClientOptions) -> IKVReader:
             backend_options=backend_options,
             open_storage=lambda context: backend.hook.ikv_open_backend(context=context),
             mount=None if backend.info.volatile else client_options.mount_directory,
-            partitions=held_partitions(client_options.partitions, store),
+            partitions=_held_partitions(client_options.partitions, store),
             on_bad_event=client_options.on_bad_event,
             history=client_options.history,
         )
@@ -99,3 +99,15 @@ def _check(client_options: object) -> None:
         raise InvalidOptionError(
             "client_options", type(client_options).__name__, "pass what ClientOptionsBuilder.build() returns"
         )
+
+
+def _held_partitions(wanted: Sequence[int] | None, store: StoreDescription) -> tuple[int, ...]:
+    """The partitions that a reader holds, ascending: those wanted, all of them by default."""
+    if wanted is None:
+        return tuple(range(store.partitions))
+    beyond = [partition for partition in wanted if partition >= store.partitions]
+    if beyond:
+        raise InvalidOptionError(
+            "partitions", list(wanted), f"store {store.store_name!r} has partitions 0 to {store.partitions - 1}"
+        )
+    return tuple(sorted(set(wanted)))

@@ -380,5 +380,5 @@ class TransportContext:
 
 
 def dump_json(data: object) -> bytes:
-    """Compact JSON in UTF-8, the form of small core-owned entries."""
-    return json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode()
+    """Compact JSON in ASCII, which takes any str: the form of small core-owned entries."""
+    return json.dumps(data, separators=(",", ":")).encode()

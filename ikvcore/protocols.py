@@ -75,6 +75,8 @@ class OrderedKeyValue(Protocol):
     def scan(self, snapshot: Snapshot, start: bytes, stop: bytes | None, /) -> Iterator[tuple[bytes, bytes]]:
         """Pairs with start <= key < stop (to the end where stop is None), ascending.
 
+        `start` may be one byte longer than the longest key: that is how a scan goes on after it.
+
         The iterator lives no longer than `snapshot`. An engine's error raises StorageError, it never ends the
         iteration early.
         """

@@ -32,6 +32,7 @@ from ikvcore.errors import (
     MountMismatchError,
     OptionsError,
     PluginNotFoundError,
+    RequirementError,
     StoreAccessError,
     UnknownOptionError,
     UnsupportedTypeError,
@@ -407,6 +408,19 @@ def test_an_unknown_transport(local: Store) -> None:
             create(builder.build())
         for told in ("'locale'", "did you mean 'local'", "memory"):
             assert told in str(caught.value)
+    assert not (local.directory / "fresh").exists()
+
+
+def test_a_requirement_that_a_plugin_lacks(local: Store) -> None:
+    """C9: a reader and a writer alike refuse to be made, and name the plugins that would do."""
+    builder = local.options("fresh").with_backend("lmdb").with_transport("memory").requires(durability="power-loss")
+    for create in (create_new_reader, create_new_writer):
+        with pytest.raises(RequirementError) as caught:
+            create(builder.build())
+        for told in ("transport 'memory'", "durability=power-loss", "transport 'local'"):
+            assert told in str(caught.value)
+    with pytest.raises(RequirementError, match=r"backend 'memory'.*process_shared.*backend 'lmdb'"):
+        create_new_reader(local.options("fresh").with_backend("memory").requires(process_shared=True).build())
     assert not (local.directory / "fresh").exists()
 
 

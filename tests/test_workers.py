@@ -500,9 +500,15 @@ def test_a_worker_that_quarantines_passes_what_halted_another(store: Store) -> N
     assert third.ask("state")["bad"] == 1
 
 
-def test_clients_of_one_process_share_one_replica(store: Store) -> None:
-    """The lock stays held when one of them leaves; the last one gives it up."""
-    first, second = (create_new_reader(store.options().build()) for _ in range(2))
+@pytest.mark.parametrize("linked", [False, True])
+def test_clients_of_one_process_share_one_replica(store: Store, linked: bool) -> None:
+    """However they name the mount. The lock stays held when one of them leaves; the last one gives it up."""
+    mount = store.mount
+    if linked:
+        mount = store.mount.with_name("link")
+        mount.symlink_to(store.mount)
+    first = create_new_reader(store.options().build())
+    second = create_new_reader(store.options().with_mount_directory(str(mount)).build())
     first.startup(timeout=PATIENCE)
     second.startup(timeout=PATIENCE)
     assert first._replica is second._replica  # type: ignore[attr-defined]

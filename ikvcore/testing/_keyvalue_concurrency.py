@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Mapping
 from functools import partial
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from ikvcore.errors import FencedError, ForkedError
+from ikvcore.models import Durability
 from ikvcore.protocols import OrderedKeyValue
 from ikvcore.testing._keyvalue_base import KeyValueBase, commit, pairs, value
 from ikvcore.testing._parallel import in_fork, run_threads, spawned, started
@@ -86,6 +89,19 @@ class KeyValueConcurrency(KeyValueBase):
         finally:
             engine.close()
 
+    def test_committed_survives_a_kill(self, directory: Path) -> None:
+        """From durability process-crash on, what was committed is there although its process was killed."""
+        if self.info.durability < Durability.PROCESS_CRASH:
+            pytest.skip("declares no durability")
+        arguments = (self.info.name, directory, dict(self.options))
+        with spawned(commit_and_die, *arguments) as result, pytest.raises(AssertionError, match="died without"):
+            result()
+        engine = self.open_engine(directory)
+        try:
+            assert pairs(engine) == [(b"last", b"words")]
+        finally:
+            engine.close()
+
     def test_fork(self, engine: OrderedKeyValue) -> None:
         """Every call in a forked child raises ForkedError within a bounded time, and the parent's reads stay right."""
         expected = {b"%04d" % i: b"v%d" % i for i in range(500)}
@@ -131,6 +147,14 @@ def increment(engine: OrderedKeyValue, name: bytes, times: int) -> None:
                 break
             except FencedError:
                 continue
+
+
+def commit_and_die(name: str, directory: Path, options: Mapping[str, Any]) -> None:
+    """In a child process: commit, and be killed as soon as that has returned."""
+    engine = open_backend(name, directory, options)
+    assert isinstance(engine, OrderedKeyValue)
+    commit(engine, {b"last": b"words"})
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def process_increments(name: str, directory: Path, options: Mapping[str, Any], who: bytes, times: int) -> bytes | None:

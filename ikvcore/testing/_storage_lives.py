@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from ikvcore import protocols
+from ikvcore._kvstorage import KeyValueStorage
 from ikvcore.errors import FencedError, StorageError
-from ikvcore.models import Mutation, Projection, storage_key
+from ikvcore.models import Durability, Mutation, Projection, storage_key
 from ikvcore.protocols import Reclaim, Storage, Verify
 from ikvcore.testing._storage_base import (
     ALL,
@@ -29,6 +31,20 @@ __all__ = ["StorageLives"]
 
 class StorageLives(StorageBase):
     """Instances come and go, and may be several."""
+
+    def test_declarations(self, directory: Path) -> None:
+        """C9: the plugin's own object has the capabilities that its info names and no others; what is volatile
+        declares no durability and no sharing."""
+        assert self.info.capabilities <= set(protocols.__all__)
+        storage = self.open_storage(directory)
+        own = storage._engine if isinstance(storage, KeyValueStorage) else storage
+        try:
+            for capability in (Reclaim, Verify, *(getattr(protocols, name) for name in self.info.capabilities)):
+                assert isinstance(own, capability) == (capability.__name__ in self.info.capabilities), capability
+        finally:
+            storage.close()
+        if self.info.volatile:
+            assert (self.info.durability, self.info.process_shared) == (Durability.NONE, False)
 
     def test_close(self, directory: Path) -> None:
         """close is idempotent, and calls after it raise StorageError."""

@@ -159,6 +159,8 @@ class StoreDocuments(StoreBase):
         store.put(id=alike, x=2)
         assert store.reader.get_document(key) == {"id": key, "x": 1}
         assert store.reader.get_document(key.encode()) == {"id": key, "x": 1}
+        for each, x in ((key, 1), (alike, 2)):
+            assert store.reader.get_int64_value(each, "x") == store.reader.get_int64_value(each.encode(), "x") == x
         assert store.reader.get_document(key[:-1] + "!") is None
         assert dict(store.reader.scan()) == {key: {"id": key, "x": 1}, alike: {"id": alike, "x": 2}}
         store.shown(store.writer.delete_document(document(id=key)))

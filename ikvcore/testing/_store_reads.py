@@ -116,6 +116,17 @@ class StoreReads(StoreBase):
         assert len(found) == len(set(found))
         assert {row["id"] for row in stable} <= set(found)
 
+    def test_c6_scan_holds_no_snapshot(self, store: LiveStore) -> None:
+        """A scan that pauses holds no old state: its later pages are read when they are asked for."""
+        rows = [{"id": f"s{n:04d}", "x": 1} for n in range(2_500)]
+        store.shown(store.writer.upsert_fields_batch(documents(rows)))
+        scan = store.reader.scan()
+        found = [next(scan)]
+        store.shown(store.writer.upsert_fields_batch(documents({**row, "x": 2} for row in rows)))
+        found.extend(scan)
+        assert sorted(key for key, _ in found) == [row["id"] for row in rows]
+        assert found[-1][1]["x"] == 2
+
     def test_c6_reads_are_of_one_state(self, store: LiveStore) -> None:
         """While a writer works, every read shows one state: a document's fields of one event, a drop of all fields or
         of none, documents no further apart than the log had them."""

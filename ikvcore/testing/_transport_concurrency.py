@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 
 from ikvcore.errors import ForkedError, TransportError
-from ikvcore.models import Start
+from ikvcore.models import Durability, Start
 from ikvcore.protocols import Subscription, Transport
 from ikvcore.testing._parallel import PATIENCE, in_fork, run_threads, spawned, started
 from ikvcore.testing._plugins import open_transport
@@ -125,7 +127,8 @@ class TransportConcurrency(TransportBase):
         start = begin(log, [0])
         subscription = log.subscribe({1: Start(log.bounds()[1].first, None)})
         with spawned(publish_in_child, *arguments) as result:
-            assert _poll(subscription) == [b"hello"]
+            hello = subscription.poll(max_messages=100, max_bytes=1 << 20, timeout=PATIENCE).messages
+            assert [m.value for m in hello] == [b"hello"], result()  # which tells what became of the child
             for n in range(20):
                 publish(log, b"parent.%d" % n)
             assert result() == [b"child.%d" % n for n in range(20)]
@@ -134,6 +137,15 @@ class TransportConcurrency(TransportBase):
         assert [v for v in values if v is not None and v.startswith(b"child")] == [b"child.%d" % n for n in range(20)]
         assert len(values) == 40
         subscription.close()
+
+    def test_acknowledged_survives_a_kill(self, stores: Stores, log: Transport) -> None:
+        """C4: from durability process-crash on, what was acknowledged is in the log although its process was killed."""
+        if self.info.durability < Durability.PROCESS_CRASH:
+            pytest.skip("declares no durability")
+        arguments = (self.info.name, "store", stores.account_id, stores.passkey, dict(self.options))
+        with spawned(publish_and_die, *arguments) as result, pytest.raises(AssertionError, match="died without"):
+            result()
+        assert [m.value for m in everything(log)[1]] == [b"last words"]
 
     def test_fork(self, log: Transport) -> None:
         """Every call in a forked child raises ForkedError within a bounded time, and the parent's log works on."""
@@ -167,6 +179,13 @@ class TransportConcurrency(TransportBase):
 def _poll(subscription: Subscription) -> list[bytes | None]:
     """The values of one poll that would wait far longer than a test's patience."""
     return [m.value for m in subscription.poll(max_messages=100, max_bytes=1 << 20, timeout=LONG).messages]
+
+
+def publish_and_die(name: str, store_name: str, account_id: str, passkey: str, options: Mapping[str, Any]) -> None:
+    """In a child process: publish, and be killed as soon as that is acknowledged."""
+    log = open_transport(name, store_name, account_id, passkey, options)
+    publish(log, b"last words", partition=1)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def publish_in_child(

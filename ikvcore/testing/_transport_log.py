@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ikvcore.errors import TransportError
+from ikvcore.errors import EventTooLargeError, InvalidArgumentError, TransportError
 from ikvcore.models import LogMessage, Message, Start
 from ikvcore.protocols import Transport
 from ikvcore.testing._transport_base import (
@@ -71,6 +71,27 @@ class TransportLog(TransportBase):
         later = log.publish([message(0, b"d")])
         assert set(later.positions) == {0}
         assert later.positions[0] > token.positions[0]
+
+    @pytest.mark.parametrize(
+        ("wrong", "error"),
+        [
+            (Message(0, b"key", b"v" * 1_001, 1), EventTooLargeError),
+            (Message(3, b"key", b"v", 1), InvalidArgumentError),
+            (Message(-1, b"key", b"v", 1), InvalidArgumentError),
+        ],
+        ids=["too large", "no such partition", "negative partition"],
+    )
+    @pytest.mark.parametrize("place", [0, 1, 2])
+    def test_a_call_is_checked_whole(self, stores: Stores, wrong: Message, error: type[Exception], place: int) -> None:
+        """One message that the log cannot take, wherever it stands, and nothing of the call is published."""
+        stores.create("checked", partitions=3, max_event_bytes=1_000)
+        log = stores.open("checked")
+        before = log.bounds()
+        messages = [message(0, b"a"), message(2, b"b")]
+        with pytest.raises(error):
+            log.publish([*messages[:place], wrong, *messages[place:]])
+        assert log.bounds() == before
+        assert log.publish(messages).positions == {p: log.bounds()[p].end for p in (0, 2)}
 
     def test_publish_nothing(self, log: Transport) -> None:
         """Publishing no messages gives the empty token and moves nothing."""

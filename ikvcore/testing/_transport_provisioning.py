@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ikvcore._registry import load_transport
 from ikvcore.errors import StoreAccessError, StoreExistsError
 from ikvcore.fields import FieldType
 from ikvcore.testing._parallel import run_threads
@@ -28,6 +29,12 @@ class TransportProvisioning(TransportBase):
         stranger.create("theirs")
         yield stranger
         stranger.close()
+
+    def test_declaration(self) -> None:
+        """C9: the capability is declared where its hook is implemented, and only there."""
+        plugin = load_transport(self.info.name)
+        assert plugin.info.capabilities == self.info.capabilities
+        assert plugin.hook.implements("ikv_provisioning") == ("Provisioning" in self.info.capabilities)
 
     def test_describe(self, stores: Stores) -> None:
         """A store describes itself as it was made, in every instance; its identity is its own."""

@@ -105,6 +105,17 @@ def test_one_durability_for_a_directory(directory: Path, storage: LmdbStorage) -
     LmdbStorage(directory, LmdbOptions(durability="power-loss")).close()
 
 
+@pytest.mark.parametrize(("word", "synced"), [("power-loss", True), ("process-crash", False)])
+def test_commits_are_synced_for_power_loss_alone(directory: Path, word: str, synced: bool) -> None:
+    """C4: what "power-loss" declares is LMDB's own doing, data and meta pages both; no test here can cut the power."""
+    storage = LmdbStorage(directory, LmdbOptions(durability=word))
+    assert storage._environment is not None
+    assert storage._environment._env is not None
+    flags = storage._environment._env.flags()
+    assert (flags["sync"], flags["metasync"]) == (synced, synced)
+    storage.close()
+
+
 @pytest.mark.parametrize("word", ["none", "sometimes", ""])
 def test_other_durabilities_are_refused(word: str) -> None:
     with pytest.raises(InvalidOptionError, match="durability"):
@@ -187,6 +198,18 @@ def test_every_driver_error_is_translated(storage: LmdbStorage) -> None:
         translated = environment.failure("read", cls("what"))
         assert isinstance(translated, StorageError)
         assert not isinstance(translated, FencedError | MountError)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_a_scan_that_cannot_go_on_raises(storage: LmdbStorage, taken: int) -> None:
+    """It never ends early: a scan cut short would be taken for all that there is."""
+    put(storage, a=b"1", b=b"2", c=b"3")
+    snapshot = storage.snapshot()
+    scan = storage.scan(snapshot, b"", None)
+    assert [next(scan)[0] for _ in range(taken)] == [b"a", b"b"][:taken]
+    snapshot.abort()
+    with pytest.raises(StorageError):
+        list(scan)
 
 
 def test_after_a_failed_commit_the_next_one_works(storage: LmdbStorage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,15 @@ def test_the_home_of_no_user_is_an_error() -> None:
         LocalHome("~nobody-of-this-name/x")
 
 
+@pytest.mark.parametrize(("options", "synced"), [({}, True), ({"durability": "process-crash"}, False)])
+def test_commits_are_synced_unless_process_crash_is_enough(
+    local_store: Fixture, options: dict[str, str], synced: bool
+) -> None:
+    """C4: what "power-loss" declares is LMDB's own doing, data and meta pages both; no test here can cut the power."""
+    flags = local_store.open(**options)._log._engine._env.flags()
+    assert (flags["sync"], flags["metasync"]) == (synced, synced)
+
+
 # -- sharing -----------------------------------------------------------------------------------
 
 

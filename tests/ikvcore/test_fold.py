@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,6 +54,26 @@ def documents(*batches: list[Mutation]) -> list[tuple[int, bytes, dict[str, tupl
 def test_folding_equals_not_folding(before: list[Mutation], batch: list[Mutation]) -> None:
     """On any documents that were there before, the folded batch leaves what the batch leaves."""
     assert documents(before, fold(batch)) == documents(before, batch)
+
+
+A_KEY = b"a"
+OF_ONE_DOCUMENT: list[Mutation] = [
+    upsert(0, A_KEY, {}),
+    upsert(0, A_KEY, {"f": (FieldType.STRING, b"new")}),
+    upsert(0, A_KEY, {"g": (FieldType.STRING, b"new")}),
+    DeleteFields(0, A_KEY, frozenset({"f"}), None),
+    DeleteDocument(0, A_KEY, None),
+    DropFields(0, frozenset({"f"}), (), frozenset({"id"}), None),
+    Clear(0, None),
+]
+
+
+@pytest.mark.parametrize("before", [[], [upsert(0, A_KEY, dict.fromkeys(("f", "g", "h"), (FieldType.STRING, b"old")))]])
+def test_folding_equals_not_folding_for_every_short_batch_of_one_document(before: list[Mutation]) -> None:
+    """All of them: at random, the few batches that a fault needs come too seldom."""
+    for length in (1, 2, 3, 4):
+        for batch in itertools.product(OF_ONE_DOCUMENT, repeat=length):
+            assert documents(before, fold(batch)) == documents(before, list(batch)), batch
 
 
 @given(st.lists(MUTATIONS, max_size=20))

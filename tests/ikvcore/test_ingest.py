@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -13,17 +15,20 @@ from typing import Any
 import pytest
 
 from ikvcore import _ingest
+from ikvcore._deadline import Deadline
 from ikvcore._events import delete_document_event, drop_event, upsert_event
 from ikvcore._ingest import Ingester
 from ikvcore._kvstorage import KeyValueStorage
 from ikvcore._progress import COMMIT_KEY, quarantined_events, read_progress
-from ikvcore._replica import Replica, ReplicaPlan, close_replica, open_replica
+from ikvcore._replica import Replica, ReplicaPlan
+from ikvcore._replica_table import close_replica, open_replica
 from ikvcore._schema import unseal
 from ikvcore.errors import (
     FencedError,
     IngestHaltedError,
     LogDivergedError,
     LogTrimmedError,
+    MountBusyError,
     StorageError,
     TransportError,
     WaitTimeoutError,
@@ -357,6 +362,26 @@ def test_reclaiming_is_fenced_like_any_commit(storage: KeyValueStorage, log: Log
     check(storage, log)
 
 
+def test_a_step_that_only_reclaims_is_fenced_too(
+    storage: KeyValueStorage, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no event to apply here, so the reclaiming commit itself is the one that has to be a compare-and-set."""
+    monkeypatch.setattr(_ingest, "_RECLAIM_RECORDS", 1)
+    old, new = ingester_of(storage, log.opened()), ingester_of(storage, log.opened())
+    for key in "abc":
+        log.put(0, key, x=1, y=1)
+    log.drop(0, "x")
+    assert old.step(0)
+    assert new.step(0)
+    before = read_progress(storage, [0])
+    with pytest.raises(FencedError):
+        old.step(0)
+    assert read_progress(storage, [0]) == before
+    old.forget()
+    drain(old)
+    check(storage, log)
+
+
 # -- failures of the storage -------------------------------------------------------------------
 
 
@@ -469,6 +494,44 @@ def replica_of(log: Log, storage: Any, *, on_bad_event: str = "raise", history: 
     return open_replica(plan, log.opened())
 
 
+HOLDER = """
+import fcntl, os, sys
+from pathlib import Path
+from ikvcore._status import Status
+mount = Path(sys.argv[1])
+fcntl.lockf(os.open(mount / "ingest.lock", os.O_RDWR), fcntl.LOCK_EX)
+Status().write(mount)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_mount_of_a_backend_that_is_not_shared_has_one_process(log: Log, tmp_path: Path) -> None:
+    """C8: a second process is told who has the mount, and may have it once that is gone."""
+    from ikv_backends import memory
+
+    plan = ReplicaPlan(
+        backend=replace(memory.ikv_backend_info(), name="one-process", volatile=False),
+        backend_options=None,
+        open_storage=lambda context: memory.MemoryStorage(),
+        mount=tmp_path / "mount",
+        partitions=tuple(range(log.description.partitions)),
+        on_bad_event="raise",
+        history="complete",
+    )
+    close_replica(open_replica(plan, log.opened()))
+    command = [sys.executable, "-c", HOLDER, str(plan.mount)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            with pytest.raises(MountBusyError, match=rf"{plan.mount}.*\b{holder.pid}\b"):
+                open_replica(plan, log.opened())
+        finally:
+            holder.kill()
+    close_replica(open_replica(plan, log.opened()))
+
+
 @pytest.fixture
 def in_memory() -> FailingStorage:
     from ikv_backends.memory import MemoryStorage
@@ -493,7 +556,7 @@ def test_the_loop_goes_on_after_failures(in_memory: FailingStorage, log: Log) ->
 
 
 def replica_wait(replica: Replica, storage: Any, token: Token) -> None:
-    replica.wait(token.positions, PATIENCE, what="the write")
+    replica.wait(token.positions, Deadline(PATIENCE, "the write"), cancelled=lambda: False)
 
 
 def test_a_storage_that_keeps_failing_halts_ingest_until_it_works(in_memory: FailingStorage, log: Log) -> None:
@@ -503,11 +566,11 @@ def test_a_storage_that_keeps_failing_halts_ingest_until_it_works(in_memory: Fai
         in_memory.fail_before = 1_000_000
         token = log.put(0, "a", x=1)
         with pytest.raises(IngestHaltedError, match="on fire"):
-            replica.wait(token.positions, PATIENCE, what="the write")
+            replica.wait(token.positions, Deadline(PATIENCE, "the write"), cancelled=lambda: False)
         assert contents(in_memory) == {}
         in_memory.fail_before = 0
         eventually(lambda: contents(in_memory) == expected(log.model), "the write is applied")
-        replica.wait(token.positions, PATIENCE, what="the write")
+        replica.wait(token.positions, Deadline(PATIENCE, "the write"), cancelled=lambda: False)
         eventually(lambda: replica.loop.failure is None, "the failure is over")
         check(in_memory, log)
     finally:
@@ -780,7 +843,7 @@ def test_a_halt_is_no_news_for_who_waits_for_what_came_before_it(log: Log) -> No
 
     def wait() -> None:
         try:
-            replica.wait(good.positions, PATIENCE, what="the write")
+            replica.wait(good.positions, Deadline(PATIENCE, "the write"), cancelled=lambda: False)
             outcome.append("seen")
         except Exception as exc:
             outcome.append(exc)
@@ -794,7 +857,7 @@ def test_a_halt_is_no_news_for_who_waits_for_what_came_before_it(log: Log) -> No
         waiter.join(PATIENCE)
         assert outcome == ["seen"]
         with pytest.raises(IngestHaltedError):
-            replica.wait(bad.positions, PATIENCE, what="the bad event")
+            replica.wait(bad.positions, Deadline(PATIENCE, "the bad event"), cancelled=lambda: False)
     finally:
         storage.go.set()
         close_replica(replica)
@@ -844,7 +907,7 @@ def test_waiting_for_a_trimmed_log_is_an_error_at_once(in_memory: FailingStorage
     replica = replica_of(log, in_memory)
     try:
         with pytest.raises(LogTrimmedError):
-            replica.wait({0: 2}, PATIENCE, what="startup")
+            replica.wait({0: 2}, Deadline(PATIENCE, "startup"), cancelled=lambda: False)
     finally:
         close_replica(replica)
 
@@ -857,7 +920,7 @@ def test_a_log_that_is_cut_to_its_end_is_current_at_once(in_memory: FailingStora
     replica = replica_of(log, in_memory, history="partial")
     try:
         try:
-            replica.wait(log.ends, 3, what="startup")
+            replica.wait(log.ends, Deadline(3, "startup"), cancelled=lambda: False)
         except WaitTimeoutError as exc:
             pytest.fail(str(exc))
     finally:

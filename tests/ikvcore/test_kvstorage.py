@@ -456,6 +456,11 @@ def test_a_fenced_commit_leaves_no_id_behind(engine: OrderedKeyValue, storage: K
     assert sorted(names.values()) == [b"id", b"theirs", b"x"]
     check(committer)
     assert document(storage, b"a") == {"id": b"a", "x": 1, "theirs": 2}
+    assert storage.get(storage_key(0, b"a"), Projection(["mine"]))[2] == (None,)  # type: ignore[index]
+    committer.apply(upsert(b"a", mine=3))
+    check(committer)
+    assert document(storage, b"a") == {"id": b"a", "x": 1, "theirs": 2, "mine": 3}
+    assert document(KeyValueStorage(engine, max_key_bytes=None), b"a") == document(storage, b"a")
 
 
 def test_an_engine_failure_becomes_a_storage_error(engine: OrderedKeyValue, storage: KeyValueStorage) -> None:
