@@ -24,7 +24,8 @@ __all__ = ["KeyValueStorage"]
 T = TypeVar("T")
 
 _META_PREFIX: Final = b"\x00m"
-_MAX_PROJECTIONS: Final = 4_096
+_MAX_PLANS: Final = 16_384
+"""About 2 KiB each; past this all are forgotten and compiled again as they are asked for."""
 _MALFORMED: Final = (struct.error, IndexError, KeyError, UnicodeDecodeError, ValueError)
 """What taking apart a record of nonsense can raise."""
 
@@ -45,6 +46,7 @@ class KeyValueStorage:
         self._seen: tuple[int, SchemaView] = (-1, SchemaView(self._tables, Version(), {}))
         # Compiled projections: by projection, then by a record's first four bytes, which are its shape id.
         self._plans: dict[Projection, dict[bytes, Plan]] = {}
+        self._compiled = 0
         self._reclaimer = Reclaimer()
 
     # -- reads ---------------------------------------------------------------------------------
@@ -241,22 +243,20 @@ class KeyValueStorage:
                 values = state.visible(record_fields(record, view), epoch)
                 shape_fields = tuple((field_id, value[0]) for field_id, value in values.items())
                 return general_row(values, *view.columns(projection, shape_fields))
-            plans = self._plans_of(projection)
-            plan = plans.get(record[:4])
+            plan = self._plans.get(projection, {}).get(record[:4])
             if plan is None:
                 shape = view.tables.shapes[shape_id]
-                plan = plans[record[:4]] = shape.plan(*view.columns(projection, shape.fields))
+                plan = shape.plan(*view.columns(projection, shape.fields))
+                self._keep(projection, record[:4], plan)
             return plan(record)
         except _MALFORMED as exc:
             self._damaged(stored_key, f"cannot be taken apart ({exc!r})")
 
-    def _plans_of(self, projection: Projection) -> dict[bytes, Plan]:
-        plans = self._plans.get(projection)
-        if plans is None:
-            if len(self._plans) >= _MAX_PROJECTIONS:
-                self._plans.clear()
-            plans = self._plans[projection] = {}
-        return plans
+    def _keep(self, projection: Projection, shape: bytes, plan: Plan) -> None:
+        self._compiled += 1
+        if self._compiled > _MAX_PLANS:
+            self._plans, self._compiled = {}, 1
+        self._plans.setdefault(projection, {})[shape] = plan
 
     @staticmethod
     def _storage_key(stored_key: bytes, record: bytes, view: SchemaView) -> bytes:

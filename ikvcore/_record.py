@@ -19,7 +19,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
-from operator import itemgetter
 from typing import Any, Final, TypeAlias
 from zlib import crc32
 
@@ -51,8 +50,6 @@ ShapeFields: TypeAlias = tuple[tuple[int, FieldType], ...]
 
 _COUNT: Final = struct.Struct("<I")
 _ENTRY: Final = struct.Struct("<IBI")
-_END: Final = struct.Struct("<I")
-_PAIR: Final = struct.Struct("<II")
 _FORMATS: Final = {
     FieldType.INT32: "i",
     FieldType.INT64: "q",
@@ -114,73 +111,39 @@ class Shape:
     def plan(self, names: Sequence[str], field_ids: Sequence[int | None]) -> Plan:
         """Compile the projection of `field_ids` (None: the field is not known), which are called `names`.
 
-        A shape's fields never change, so a plan holds for ever, also for a name that gets its field id later.
+        A shape's fields never change, so a plan holds for ever, also for a name that gets its field id later. As
+        namedtuple does, it writes the function that a person would write for just this: one struct call, a slice for
+        each variable-width value. Nothing but numbers goes into the source. Measured with 19 fields, it takes half the
+        time of a loop over prepared indexes.
         """
         asked = [field_id if field_id in self.types else None for field_id in field_ids]
-        types = tuple(None if field_id is None else self.types[field_id] for field_id in asked)
-        return self._one(asked[0], tuple(names), types) if len(asked) == 1 else self._many(asked, tuple(names), types)
-
-    def _one(self, field_id: int | None, names: tuple[str, ...], types: tuple[FieldType | None, ...]) -> Plan:
-        """The plan of one field: the single get's, so it is worth its own few lines."""
-        if field_id is None:
-            return lambda record: (names, types, (None,))
-        if field_id in self.fixed:
-            unpack = struct.Struct("<" + _FORMATS[self.types[field_id]]).unpack_from
-            offset = self.fixed[field_id]
-            return lambda record: (names, types, unpack(record, offset))
-        rank = self.variable[field_id]
-        as_text = self.types[field_id] is FieldType.STRING
-        if rank == 0:
-            first, end_at, unpack_end = self.data_start, self._ends_at, _END.unpack_from
-
-            def read_first(record: bytes) -> Row:
-                data = record[first : unpack_end(record, end_at)[0]]
-                return names, types, (data.decode() if as_text else data,)
-
-            return read_first
-        pair_at, unpack_pair = self._ends_at + 4 * (rank - 1), _PAIR.unpack_from
-
-        def read(record: bytes) -> Row:
-            start, end = unpack_pair(record, pair_at)
-            data = record[start:end]
-            return names, types, (data.decode() if as_text else data,)
-
-        return read
-
-    def _many(self, asked: Sequence[int | None], names: tuple[str, ...], types: tuple[FieldType | None, ...]) -> Plan:
-        """The plan of any fields: one struct call for all numbers and offsets, then a slice for each variable value."""
         fixed = sorted({i for i in asked if i is not None and i in self.fixed}, key=self.fixed.__getitem__)
-        ranks = sorted({self.variable[i] for i in asked if i is not None and i in self.variable})
-        # Ends wanted: each value's own, and the one before it, where it begins. Rank -1 stands for the data's start.
-        ends = sorted({rank for own in ranks for rank in (own - 1, own)} - {-1})
-        unpack = self._struct(fixed, ends).unpack_from
-        at = {rank: len(fixed) + index for index, rank in enumerate(ends)}
-        types_by_rank = {rank: self.types[field_id] for field_id, rank in self.variable.items()}
-        text = [rank for rank in ranks if types_by_rank[rank] is FieldType.STRING]
-        binary = [rank for rank in ranks if types_by_rank[rank] is FieldType.BYTES]
-        # The numbers get the data's start appended, so that the first value is cut like every other.
-        at[-1] = len(fixed) + len(ends)
-        place: dict[int | None, int] = {field_id: index for index, field_id in enumerate(fixed)}
-        field_at = {rank: field_id for field_id, rank in self.variable.items()}
-        for index, rank in enumerate([*text, *binary]):
-            place[field_at[rank]] = at[-1] + 1 + index
-        place[None] = at[-1] + 1 + len(text) + len(binary)
-        text_starts, text_ends = _picker([at[rank - 1] for rank in text]), _picker([at[rank] for rank in text])
-        starts, stops = _picker([at[rank - 1] for rank in binary]), _picker([at[rank] for rank in binary])
-        pick = _picker([place[field_id] for field_id in asked])
-        tail = (self.data_start,)
+        ranks = {self.variable[i] for i in asked if i is not None and i in self.variable}
+        # Ends wanted: each value's own, and the one before it, where it begins. The first begins where the data does.
+        ends = sorted({end for rank in ranks for end in (rank - 1, rank) if end >= 0})
+        number = {field_id: f"n{index}" for index, field_id in enumerate(fixed)}
+        end = {rank: f"n{len(fixed) + index}" for index, rank in enumerate(ends)} | {-1: str(self.data_start)}
 
-        def read(record: bytes) -> Row:
-            numbers = unpack(record) + tail
-            values = (
-                *numbers,
-                *[record[start:end].decode() for start, end in zip(text_starts(numbers), text_ends(numbers))],  # noqa: B905
-                *[record[start:end] for start, end in zip(starts(numbers), stops(numbers))],  # noqa: B905 - same length
-                None,
-            )
-            return names, types, pick(values)
+        def value(field_id: int | None) -> str:
+            if field_id is None:
+                return "None"
+            if field_id in number:
+                return number[field_id]
+            rank = self.variable[field_id]
+            decode = ".decode()" if self.types[field_id] is FieldType.STRING else ""
+            return f"record[{end[rank - 1]}:{end[rank]}]{decode}"
 
-        return read
+        numbers = "".join(f"n{index}, " for index in range(len(fixed) + len(ends)))
+        values = "".join(f"{value(field_id)}, " for field_id in asked)
+        source = f"def read(record):\n    ({numbers}) = unpack(record)\n    return names, types, ({values})\n"
+        namespace: dict[str, Any] = {
+            "unpack": self._struct(fixed, ends).unpack_from,
+            "names": tuple(names),
+            "types": tuple(None if field_id is None else self.types[field_id] for field_id in asked),
+        }
+        exec(source, namespace)  # noqa: S102 - see above
+        plan: Plan = namespace["read"]
+        return plan
 
     def _struct(self, fixed: Sequence[int], ends: Sequence[int]) -> struct.Struct:
         """A struct that reads the given fixed-width fields and ends, both ascending, from a record's first byte on."""
@@ -194,13 +157,6 @@ class Shape:
             form.append(f"{offset - position}xI")
             position = offset + 4
         return struct.Struct("".join(form))
-
-
-def _picker(indexes: Sequence[int]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-    """A function that picks these places of a tuple, in C where there is more than one."""
-    if len(indexes) > 1:
-        return itemgetter(*indexes)
-    return lambda values: tuple(values[index] for index in indexes)
 
 
 def encode_record(shape: Shape | None, values: Mapping[int, FieldBytes], *, epoch: int, stored_key: bytes) -> bytes:
