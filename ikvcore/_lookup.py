@@ -8,7 +8,7 @@ from typing import Final
 from ikvcore._arguments import as_list
 from ikvcore._keys import key_bytes, message_key, partition_of
 from ikvcore.client import Key
-from ikvcore.errors import PartitionNotHeldError
+from ikvcore.errors import PartitionNotHeldError, ShutDownError, StorageError
 from ikvcore.fields import check_name
 from ikvcore.models import Projection, Row, StoreDescription, storage_key
 from ikvcore.protocols import Storage
@@ -27,6 +27,8 @@ class Lookup:
         self._store = store
         self._held = tuple(held)
         self._get = storage.get
+        self.closed = False
+        """Set when the reader is shut down."""
         self._prefix = storage_key(0, b"")
         self._one_field: dict[str, Projection] = {}
         self._many_fields: dict[tuple[str, ...], Projection] = {}
@@ -38,6 +40,11 @@ class Lookup:
         keys = as_list(primary_keys, "keys")
         projection = self.projection(field_names)
         return self._find(keys, projection) if keys else []
+
+    def _raise_if_closed(self) -> None:
+        """A read that a shutdown overtook fails somewhere in the engine; its caller should learn what happened."""
+        if self.closed:
+            raise ShutDownError("reader") from None
 
     def projection(self, field_names: Sequence[str] | None) -> Projection:
         """The projection of these names, the same object each time, so that storages can cache by it."""
@@ -65,7 +72,11 @@ class Lookup:
             projection = self._one_field[field_name]
         except (KeyError, TypeError):
             projection = self._one(field_name)
-        row = self._get(key, projection)
+        try:
+            row = self._get(key, projection)
+        except StorageError:
+            self._raise_if_closed()
+            raise
         if row is None:
             key_bytes(primary_key, self._store.primary_key_type)
         return row
@@ -78,6 +89,13 @@ class Lookup:
         return self._find([primary_key], projection)[0]
 
     def _find(self, primary_keys: Sequence[Key], projection: Projection) -> list[Row | None]:
+        try:
+            return self._read(primary_keys, projection)
+        except StorageError:
+            self._raise_if_closed()
+            raise
+
+    def _read(self, primary_keys: Sequence[Key], projection: Projection) -> list[Row | None]:
         """The rows of keys in one state. Where the primary key does not decide its partition, all held ones are
         probed, and
         the lowest that has it is read."""

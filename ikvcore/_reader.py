@@ -140,6 +140,8 @@ class Reader(IKVReader):
     def _disconnect(self) -> None:
         """Have every read refuse: the reads themselves ask nothing, since they are too short for a question."""
         self._row = self._refuse_row
+        if self._lookup is not None:
+            self._lookup.closed = True
         self._lookup = None
 
     def _opened(self) -> Replica:

@@ -181,6 +181,16 @@ def test_a_startup_that_fails_at_its_end_leaves_nothing_open(
     reader.shutdown()
 
 
+def test_a_read_that_a_shutdown_overtakes_says_so(reader: Any) -> None:
+    """It is in the engine when that is closed under it: still it was the reader that was shut down."""
+    lookup = reader._lookup
+    reader.shutdown()
+    with pytest.raises(ShutDownError):
+        lookup.row("a", "id")
+    with pytest.raises(ShutDownError):
+        lookup.rows(["a"], None)
+
+
 @pytest.mark.parametrize("timeout", [float("nan"), -1, "5", b"", [1]])
 def test_impossible_timeouts_are_refused(reader: IKVReader, options: ClientOptions, timeout: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="timeout"):
