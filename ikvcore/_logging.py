@@ -26,7 +26,7 @@ from ikvcore.errors import InvalidOptionError
 if TYPE_CHECKING:
     from ikvcore.clientoptions import ClientOptions
 
-__all__ = ["LOGGERS", "TRACE", "configure", "reset"]
+__all__ = ["LOGGERS", "TRACE", "configure", "console_to_stderr", "reset"]
 
 TRACE: Final = 5
 """Level below DEBUG: single events and reads. Log with logger.log(TRACE, ...)."""
@@ -40,7 +40,7 @@ _LEVELS: Final = {
     "DEBUG": logging.DEBUG,
     "TRACE": TRACE,
 }
-_STDOUT: Final = ""  # no file has this path
+_CONSOLE: Final = ""  # no file has this path
 _FORMAT: Final = "%(asctime)s %(levelname)s [%(process)d] %(name)s: %(message)s"
 
 _lock = threading.Lock()
@@ -56,7 +56,7 @@ def configure(options: ClientOptions) -> None:
     """
     wanted: dict[str, str] = {}
     if options.console_logging is not None:
-        wanted[_STDOUT] = options.console_logging
+        wanted[_CONSOLE] = options.console_logging
     if options.file_logging is not None:
         level, path = options.file_logging
         try:
@@ -73,6 +73,11 @@ def configure(options: ClientOptions) -> None:
         _attach()
 
 
+def console_to_stderr() -> None:
+    """Write what is meant for the console to stderr from now on: for programs whose stdout carries their results."""
+    _ConsoleHandler.stream_name = "stderr"
+
+
 def reset() -> None:
     """Take away every handler and level that configure() set, as tests do after themselves."""
     with _lock:
@@ -83,6 +88,7 @@ def reset() -> None:
         for handler in _handlers.values():
             handler.close()
         _handlers.clear()
+        _ConsoleHandler.stream_name = "stdout"
 
 
 def _attach() -> None:
@@ -94,7 +100,7 @@ def _attach() -> None:
 
 
 def _open(destination: str) -> logging.Handler:
-    handler = _PrivateFileHandler(destination) if destination else _StdoutHandler()
+    handler = _PrivateFileHandler(destination) if destination else _ConsoleHandler()
     handler.setFormatter(logging.Formatter(_FORMAT))
     return handler
 
@@ -122,11 +128,13 @@ def _create_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-class _StdoutHandler(logging.Handler):
+class _ConsoleHandler(logging.Handler):
     """Writes to what sys.stdout is when a record comes, so that redirection and test capture work."""
 
+    stream_name = "stdout"
+
     def emit(self, record: logging.LogRecord) -> None:
-        stream: TextIO | None = sys.stdout  # None in a process without a console
+        stream: TextIO | None = getattr(sys, self.stream_name)  # None in a process without a console
         if stream is None or self._written_by_another(record, stream):
             return
         try:

@@ -256,7 +256,13 @@ class Reader(IKVReader):
         rows = self._found(primary_keys, field_names)
         return iter([None if row is None else _fields(row) for row in rows])
 
+    def get_rows(self, primary_keys: Sequence[Key], field_names: Sequence[str] | None = None) -> list[Row | None]:
+        return self._found(primary_keys, field_names)
+
     def scan(self, field_names: Sequence[str] | None = None) -> Iterator[tuple[str | bytes, dict[str, Value]]]:
+        return ((key, _fields(row)) for key, row in self.scan_rows(field_names))
+
+    def scan_rows(self, field_names: Sequence[str] | None = None) -> Iterator[tuple[str | bytes, Row]]:
         lookup = self._lookup
         if lookup is None:
             self._refuse()
@@ -265,13 +271,13 @@ class Reader(IKVReader):
     def count(self) -> int:
         return self._opened().storage.count()
 
-    def _scan(self, projection: Projection) -> Iterator[tuple[str | bytes, dict[str, Value]]]:
+    def _scan(self, projection: Projection) -> Iterator[tuple[str | bytes, Row]]:
         cursor = None
         as_text = self._opened().store.primary_key_type is _STRING
         while True:
             page = self._opened().storage.scan(projection, after=cursor, limit=_SCAN_PAGE)
             for key, row in page.rows:
-                yield key[2:].decode() if as_text else key[2:], _fields(row)
+                yield key[2:].decode() if as_text else key[2:], row
             cursor = page.cursor
             if cursor is None:
                 return

@@ -20,6 +20,7 @@ from ikvcore.fields import Value
 
 if TYPE_CHECKING:
     from ikvcore.health import Health, Stats
+    from ikvcore.models import Row
     from ikvcore.tokens import Token
 
 __all__ = ["IKVReader", "IKVWriter", "Key"]
@@ -154,12 +155,20 @@ class IKVReader(_Client):
         """As get_document for each key in the order given, from one state."""
 
     @abstractmethod
+    def get_rows(self, primary_keys: Sequence[Key], field_names: Sequence[str] | None = None) -> list[Row | None]:
+        """As multiget_documents, with the fields' types: a row is (names, types, values), see ikvcore.models.Row."""
+
+    @abstractmethod
     def scan(self, field_names: Sequence[str] | None = None) -> Iterator[tuple[str | bytes, dict[str, Value]]]:
         """Every document as (key, fields), the key in the store's type, in no promised order.
 
         Read page by page, each page one state, and none held open between: a document that is there throughout is
         given, one that comes or goes meanwhile perhaps.
         """
+
+    @abstractmethod
+    def scan_rows(self, field_names: Sequence[str] | None = None) -> Iterator[tuple[str | bytes, Row]]:
+        """As scan, with the fields' types: rows as of get_rows."""
 
     @abstractmethod
     def count(self) -> int:

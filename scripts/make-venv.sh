@@ -16,7 +16,7 @@ import hashlib, pathlib, sys
 print(sys.version_info[:2], sys.base_prefix, pathlib.Path.cwd())
 for name in sys.argv[1:]:
     print(name, hashlib.sha256(pathlib.Path(name).read_bytes()).hexdigest())
-' pyproject.toml requirements-dev.txt
+' pyproject.toml requirements-dev.txt examples/serving/requirements.txt
 }
 
 wanted=$(made_from)

@@ -1,32 +1,36 @@
-"""The `ikv` command: provisioning from a shell, thin over ikvcore.admin.
+"""The `ikv` command: provisioning, documents, the log and replicas from a shell, thin over the public modules.
 
-Results go to stdout, everything else to stderr. Exit code 1 is an error that the message explains, 2 a wrong usage.
+Results go to stdout, everything else to stderr; for exit codes see _exit. An error is a line or two with the way out;
+--debug shows its traceback.
 """
 
 from __future__ import annotations
 
 import sys
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
-from ikvcore.cli import _account, _store
+from ikvcore.cli import _account, _exit, _store
 from ikvcore.errors import IKVError
 
 __all__ = ["app", "main"]
 
+# Typer brings its own copy of click's exceptions, under no public name but this one and its bases.
+_UsageError: Final[Any] = typer.BadParameter.__mro__[1]
+
 app = typer.Typer(
     name="ikv",
-    help="Make and manage the stores and accounts of ikvcore.",
+    help="Stores of documents, their logs and replicas.",
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     # Typer's own tracebacks show local variables, and a passkey among them.
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(_store.app, name="store")
-app.add_typer(_account.app, name="account")
+app.add_typer(_store.app, name="store", rich_help_panel="Stores and accounts")
+app.add_typer(_account.app, name="account", rich_help_panel="Stores and accounts")
 
 
 def _show_version(wanted: bool) -> None:
@@ -48,11 +52,35 @@ def _common(
 
 def main() -> None:
     """Entry point of the `ikv` command."""
-    settings: dict[str, bool] = {}
+    from ikvcore._logging import console_to_stderr
+
+    console_to_stderr()
+    sys.exit(_run({"debug": "--debug" in sys.argv}))
+
+
+def _run(settings: dict[str, bool]) -> int:
+    """Carry out the command line; the exit code."""
     try:
-        app(prog_name="ikv", obj=settings)
-    except IKVError as exc:
-        if settings.get("debug"):
+        return app(prog_name="ikv", obj=settings, standalone_mode=False) or 0
+    except _UsageError as exc:
+        _tell_usage(exc)
+        return _exit.USAGE
+    except typer.Abort:  # a question was answered with no
+        typer.echo("nothing was done", err=True)
+        return _exit.ERROR
+    except Exception as exc:
+        if settings["debug"]:
             raise
-        typer.echo(f"error: {exc}", err=True)
-        sys.exit(1)
+        known = isinstance(exc, IKVError)
+        message = str(exc) if known else f"{type(exc).__name__}: {exc}; this is a bug: --debug shows where it is"
+        typer.echo(f"error: {message}", err=True)
+        return _exit.ERROR
+
+
+def _tell_usage(exc: Any) -> None:
+    if exc.message is None or type(exc).__name__ == "NoArgsIsHelpError":  # the help is the message
+        exc.show()
+        return
+    typer.echo(f"error: {exc.format_message()}", err=True)
+    if exc.ctx is not None:
+        typer.echo(f"see {exc.ctx.command_path} --help", err=True)

@@ -1,59 +1,36 @@
-"""Which account on which transport: the options that every command takes, and where else their values come from."""
+"""Which account on which transport, and which replica: the options of every command that opens something.
+
+A command takes a `Connection` as its first parameter and is decorated with `connected`, which gives it the options in
+its place. A setting comes from its option, else from its IKV_* variable, else from the TOML file of --config.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
-import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, TypedDict
+from typing import Annotated, Any, Final, TypeAlias, TypedDict
 
 import typer
 
-__all__ = [
-    "AccountId",
-    "Connection",
-    "Options",
-    "Passkey",
-    "PasskeyFile",
-    "Transport",
-    "connection",
-    "read_passkey",
-]
+from ikvcore.cli._passkey import passkey_of
+from ikvcore.clientoptions import ClientOptions
+from ikvcore.models import StoreDescription
 
-AccountId: TypeAlias = Annotated[
-    str, typer.Option("--account-id", envvar="IKV_ACCOUNT_ID", show_default=False, help="The account.")
-]
-Passkey: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--account-passkey",
-        show_default=False,
-        help="Its passkey. Other users may see it in the list of processes: better IKV_ACCOUNT_PASSKEY, a file, or "
-        "nothing, to be asked for it.",
-    ),
-]
-PasskeyFile: TypeAlias = Annotated[
-    Path | None,
-    typer.Option("--account-passkey-file", show_default=False, help="A file whose first line is the passkey."),
-]
-Transport: TypeAlias = Annotated[
-    str, typer.Option("--transport", envvar="IKV_TRANSPORT", help="Where the stores' logs are kept.")
-]
-Options: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--option",
-        metavar="KEY=VALUE",
-        show_default=False,
-        help="An option of the transport; repeat it for more. The value is read as JSON where it is JSON, else as "
-        "text. IKV_TRANSPORT_OPTIONS, a JSON object, gives those that are not named here.",
-    ),
-]
+__all__ = ["AdminArguments", "AsJson", "Connection", "StoreName", "connected"]
+
+StoreName: TypeAlias = Annotated[str, typer.Argument(metavar="STORE", show_default=False, help="The store's name.")]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_PANEL: Final = "Connection"
+_QUIET: Final = "WARN"
+"""Of the log: an application wants to see more than somebody who runs one command."""
 
 
-class Connection(TypedDict):
+class AdminArguments(TypedDict):
     """The keyword arguments that all functions of ikvcore.admin take."""
 
     account_id: str
@@ -62,74 +39,222 @@ class Connection(TypedDict):
     transport_options: dict[str, Any]
 
 
-def connection(
-    account_id: str,
-    passkey: str | None,
-    passkey_file: Path | None,
-    transport: str,
-    options: Sequence[str] | None,
-    *,
-    confirm: bool = False,
-) -> Connection:
-    """What the options say, and for what they don't, the environment or the user."""
-    return Connection(
-        account_id=account_id,
-        account_passkey=read_passkey("account-passkey", passkey, passkey_file, confirm=confirm),
-        transport=transport,
-        transport_options={**_options_of_environment(), **dict(map(_parsed_option, options or ()))},
-    )
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """What the options, the environment and the TOML file say together."""
+
+    settings: Mapping[str, Any] = field(repr=False)
+    """Keyword arguments of ClientOptions."""
+
+    def admin(self, *, confirm: bool = False) -> AdminArguments:
+        """The keyword arguments for ikvcore.admin. `confirm` asks twice for a passkey that is new."""
+        options = ClientOptions(**self._with_passkey(confirm=confirm))
+        assert options.account_passkey is not None
+        return AdminArguments(
+            account_id=self.account_id,
+            account_passkey=options.account_passkey.reveal(),
+            transport=options.transport,
+            transport_options=dict(options.transport_options),
+        )
+
+    def writer_options(self, store: str) -> ClientOptions:
+        """Options of a writer of `store`."""
+        return ClientOptions(**{**self._with_passkey(), "account_id": self.account_id, "store_name": store})
+
+    def reader_options(self, store: str) -> ClientOptions:
+        """Options of a reader of `store`: where no mount directory is named, of a replica that is the tool's own."""
+        options = self.writer_options(store)
+        if options.mount_directory is not None:
+            return options
+        from ikvcore import admin
+        from ikvcore.cli._own_mount import own_mount
+
+        return replace(options, mount_directory=own_mount(admin.describe_store(store, **self.admin()), options))
+
+    def describe(self, store: str) -> StoreDescription:
+        """What was fixed when the store was made."""
+        from ikvcore import admin
+
+        return admin.describe_store(store, **self.admin())
+
+    @property
+    def account_id(self) -> str:
+        """The account's name."""
+        account_id = self.settings.get("account_id")
+        if not account_id:
+            raise typer.BadParameter("an account is needed: use --account-id, or set IKV_ACCOUNT_ID")
+        return str(account_id)
+
+    def _with_passkey(self, *, confirm: bool = False) -> dict[str, Any]:
+        passkey = self.settings.get("account_passkey") or passkey_of("account-passkey", None, None, confirm=confirm)
+        return {**self.settings, "account_passkey": passkey}
 
 
-def read_passkey(name: str, passkey: str | None, file: Path | None, *, confirm: bool) -> str:
-    """The passkey of option --`name`, its --`name`-file, their variables, or asked for on a terminal.
+def connected(*, replica: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a command whose first parameter is a Connection: on the command line it has options in its place.
 
-    `confirm` asks twice, for a passkey that is new.
+    `replica` adds those of a mount and its backend.
     """
-    variable = f"IKV_{name.upper().replace('-', '_')}"
-    if passkey is not None and file is not None:
-        raise typer.BadParameter(f"--{name} and --{name}-file are both given; keep one of them")
-    if passkey is None and file is None:
-        passkey = os.environ.get(variable)
-        if passkey is None and f"{variable}_FILE" in os.environ:
-            file = Path(os.environ[f"{variable}_FILE"])
-    if file is not None:
-        passkey = _first_line(file, name)
-    if passkey is None and sys.stdin.isatty():
-        label = name.replace("-", " ").capitalize()
-        passkey = typer.prompt(label, hide_input=True, confirmation_prompt=confirm, err=True)
-    if not passkey:
-        raise typer.BadParameter(f"a passkey is needed: set {variable}, or use --{name}-file or --{name}")
-    return passkey
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            own = {name: given.pop(name) for name in _parameters(replica=replica)}
+            command(_connection(own), **given)
+
+        signature = inspect.signature(command, eval_str=True)
+        _, *parameters = signature.parameters.values()
+        parameters += _parameters(replica=replica).values()
+        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what typer makes the options from
+            [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+        )
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return run
+
+    return decorate
 
 
-def _first_line(file: Path, name: str) -> str:
-    try:
-        with file.open(encoding="utf-8") as stream:
-            return stream.readline().rstrip("\r\n")
-    except OSError as exc:
-        raise typer.BadParameter(f"--{name}-file {str(file)!r} cannot be read: {exc.strerror}") from exc
-    except UnicodeDecodeError:
-        pass  # raised below without its cause, which shows the file's bytes
-    raise typer.BadParameter(f"--{name}-file {str(file)!r} does not begin with a passkey in UTF-8")
+def _parameters(*, replica: bool) -> Mapping[str, inspect.Parameter]:
+    given_by = (_log_options, _replica_options) if replica else (_log_options,)
+    return {
+        name: each
+        for function in given_by
+        for name, each in inspect.signature(function, eval_str=True).parameters.items()
+    }
 
 
-def _options_of_environment() -> dict[str, Any]:
-    text = os.environ.get("IKV_TRANSPORT_OPTIONS")
-    options = _json_or_text(text) if text else {}
-    if not isinstance(options, dict):
-        raise typer.BadParameter('IKV_TRANSPORT_OPTIONS is a JSON object, such as {"durability": "process-crash"}')
-    return options
+def _log_options(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", envvar="IKV_CONFIG", help="A TOML file with any of these settings.", rich_help_panel=_PANEL
+        ),
+    ] = None,
+    section: Annotated[
+        str | None,
+        typer.Option(
+            "--section",
+            envvar="IKV_CONFIG_SECTION",
+            help="The table of that file that holds them, such as tool.ikv.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    account_id: Annotated[
+        str | None, typer.Option("--account-id", help="The account; or IKV_ACCOUNT_ID.", rich_help_panel=_PANEL)
+    ] = None,
+    account_passkey: Annotated[
+        str | None,
+        typer.Option(
+            "--account-passkey",
+            help="Its passkey. Other users may see it in the list of processes: better IKV_ACCOUNT_PASSKEY, a file, or "
+            "nothing, to be asked for it.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    account_passkey_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--account-passkey-file",
+            help="A file whose first line is the passkey; or IKV_ACCOUNT_PASSKEY_FILE.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    transport: Annotated[
+        str | None,
+        typer.Option(
+            "--transport",
+            help="Where the stores' logs are kept; or IKV_TRANSPORT. Default: local.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            metavar="KEY=VALUE",
+            help="An option of the transport; repeat it for more. A value that is JSON is read as JSON, else as text. "
+            "IKV_TRANSPORT_OPTIONS, a JSON object, gives those that are not named here.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+) -> None:
+    """The options of whatever opens a log; see _parameters."""
+
+
+def _replica_options(
+    mount_directory: Annotated[
+        Path | None,
+        typer.Option(
+            "--mount-directory",
+            help="The replica to use; or IKV_MOUNT_DIRECTORY. Default: one that this tool keeps for itself.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            "--backend", help="The storage of that replica; or IKV_BACKEND. Default: lmdb.", rich_help_panel=_PANEL
+        ),
+    ] = None,
+    backend_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--backend-option",
+            metavar="KEY=VALUE",
+            help="An option of the backend; as --option, with IKV_BACKEND_OPTIONS.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+) -> None:
+    """The options of whatever opens a replica; see _parameters."""
+
+
+def _connection(given: Mapping[str, Any]) -> Connection:
+    from ikvcore._optionsources import read_env, read_toml
+
+    settings: dict[str, Any] = {}
+    if given["config"] is not None:
+        settings = read_toml(given["config"], given["section"])
+    elif given["section"] is not None:
+        raise typer.BadParameter("--section names a table of the file of --config; give that too")
+    for source in (read_env(None), _of_command_line(given)):
+        settings = _laid_over(settings, source)
+    # Results go to stdout alone, whatever an application's settings say.
+    return Connection(settings={**settings, "console_logging": _QUIET})
+
+
+def _of_command_line(given: Mapping[str, Any]) -> dict[str, Any]:
+    plain = {name: given.get(name) for name in ("account_id", "transport", "backend", "mount_directory")}
+    options = {"transport_options": _parsed(given["option"]), "backend_options": _parsed(given.get("backend_option"))}
+    settings = {name: value for name, value in {**plain, **options}.items() if value}
+    if given["account_passkey"] is not None or given["account_passkey_file"] is not None:
+        settings["account_passkey"] = passkey_of(
+            "account-passkey", given["account_passkey"], given["account_passkey_file"]
+        )
+    return settings
+
+
+def _laid_over(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of both, the upper ones where both have some. Options of a plugin add up, unless the upper names
+    another plugin.
+    """
+    merged = {**lower, **upper}
+    for kind in ("backend", "transport"):
+        name = f"{kind}_options"
+        if upper.get(kind, lower.get(kind)) == lower.get(kind):
+            merged[name] = {**lower.get(name, {}), **upper.get(name, {})}
+    return merged
+
+
+def _parsed(options: Sequence[str] | None) -> dict[str, Any]:
+    return dict(map(_parsed_option, options or ()))
 
 
 def _parsed_option(text: str) -> tuple[str, Any]:
     name, separator, value = text.partition("=")
     if not separator or not name:
-        raise typer.BadParameter(f"--option {text!r}: write it as KEY=VALUE")
-    return name, _json_or_text(value)
-
-
-def _json_or_text(text: str) -> Any:
+        raise typer.BadParameter(f"{text!r} is no option of a plugin: write it as KEY=VALUE")
     try:
-        return json.loads(text)
+        return name, json.loads(value)
     except ValueError:
-        return text
+        return name, value

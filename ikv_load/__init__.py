@@ -1,0 +1,1 @@
+"""Loads files and tables into a store."""
