@@ -5,6 +5,8 @@
 #   make test                          lint, types, tests
 #   make test ARGS="-k registry -x"    options for pytest
 #   make test PYTHON=python3.12        another Python than python3
+#   make demo                          real data into a store, and reads of it, measured
+#   make reference                     write docs/reference/ again
 #   make proto                         compile the wire schema again
 #   make clean
 
@@ -23,7 +25,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY = .venv/hypothesis
 export PYTEST_ADDOPTS := $(PYTEST_ADDOPTS) -p no:cacheprovider -W "ignore:The database setting is not configured"
 endif
 
-.PHONY: test venv lint types pytest proto clean
+.PHONY: test venv lint types pytest demo reference proto clean
 
 test: lint types pytest
 
@@ -41,6 +43,12 @@ types: venv lint
 # Last, so that the last lines say what did not run.
 pytest: venv types
 	$(PY) -m pytest $(ARGS)
+
+demo: venv
+	$(PY) examples/flights/demo.py
+
+reference: venv
+	$(PY) scripts/cli_reference.py
 
 proto: venv
 	$(PY) -m grpc_tools.protoc -I ikvcore/_proto --descriptor_set_out=ikvcore/_proto/ikvschemas.binpb ikvschemas.proto

@@ -20,12 +20,13 @@ from ikvcore.cli._passkey import passkey_of
 from ikvcore.clientoptions import ClientOptions
 from ikvcore.models import StoreDescription
 
-__all__ = ["AdminArguments", "AsJson", "Connection", "StoreName", "connected"]
+__all__ = ["PANEL", "AdminArguments", "AsJson", "Connection", "StoreName", "connected"]
 
 StoreName: TypeAlias = Annotated[str, typer.Argument(metavar="STORE", show_default=False, help="The store's name.")]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-_PANEL: Final = "Connection"
+PANEL: Final = "Connection"
+"""Heading of these options in a command's help."""
 _QUIET: Final = "WARN"
 """Of the log: an application wants to see more than somebody who runs one command."""
 
@@ -127,7 +128,7 @@ def _log_options(
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config", envvar="IKV_CONFIG", help="A TOML file with any of these settings.", rich_help_panel=_PANEL
+            "--config", envvar="IKV_CONFIG", help="A TOML file with any of these settings.", rich_help_panel=PANEL
         ),
     ] = None,
     section: Annotated[
@@ -136,11 +137,11 @@ def _log_options(
             "--section",
             envvar="IKV_CONFIG_SECTION",
             help="The table of that file that holds them, such as tool.ikv.",
-            rich_help_panel=_PANEL,
+            rich_help_panel=PANEL,
         ),
     ] = None,
     account_id: Annotated[
-        str | None, typer.Option("--account-id", help="The account; or IKV_ACCOUNT_ID.", rich_help_panel=_PANEL)
+        str | None, typer.Option("--account-id", help="The account; or IKV_ACCOUNT_ID.", rich_help_panel=PANEL)
     ] = None,
     account_passkey: Annotated[
         str | None,
@@ -148,7 +149,7 @@ def _log_options(
             "--account-passkey",
             help="Its passkey. Other users may see it in the list of processes: better IKV_ACCOUNT_PASSKEY, a file, or "
             "nothing, to be asked for it.",
-            rich_help_panel=_PANEL,
+            rich_help_panel=PANEL,
         ),
     ] = None,
     account_passkey_file: Annotated[
@@ -156,7 +157,7 @@ def _log_options(
         typer.Option(
             "--account-passkey-file",
             help="A file whose first line is the passkey; or IKV_ACCOUNT_PASSKEY_FILE.",
-            rich_help_panel=_PANEL,
+            rich_help_panel=PANEL,
         ),
     ] = None,
     transport: Annotated[
@@ -164,7 +165,7 @@ def _log_options(
         typer.Option(
             "--transport",
             help="Where the stores' logs are kept; or IKV_TRANSPORT. Default: local.",
-            rich_help_panel=_PANEL,
+            rich_help_panel=PANEL,
         ),
     ] = None,
     option: Annotated[
@@ -174,7 +175,7 @@ def _log_options(
             metavar="KEY=VALUE",
             help="An option of the transport; repeat it for more. A value that is JSON is read as JSON, else as text. "
             "IKV_TRANSPORT_OPTIONS, a JSON object, gives those that are not named here.",
-            rich_help_panel=_PANEL,
+            rich_help_panel=PANEL,
         ),
     ] = None,
 ) -> None:
@@ -187,13 +188,13 @@ def _replica_options(
         typer.Option(
             "--mount-directory",
             help="The replica to use; or IKV_MOUNT_DIRECTORY. Default: one that this tool keeps for itself.",
-            rich_help_panel=_PANEL,
+            rich_help_panel=PANEL,
         ),
     ] = None,
     backend: Annotated[
         str | None,
         typer.Option(
-            "--backend", help="The storage of that replica; or IKV_BACKEND. Default: lmdb.", rich_help_panel=_PANEL
+            "--backend", help="The storage of that replica; or IKV_BACKEND. Default: lmdb.", rich_help_panel=PANEL
         ),
     ] = None,
     backend_option: Annotated[
@@ -202,7 +203,7 @@ def _replica_options(
             "--backend-option",
             metavar="KEY=VALUE",
             help="An option of the backend; as --option, with IKV_BACKEND_OPTIONS.",
-            rich_help_panel=_PANEL,
+            rich_help_panel=PANEL,
         ),
     ] = None,
 ) -> None:

@@ -1,0 +1,5 @@
+"""`python -m ikvcore.cli`, where the `ikv` script is not on the path."""
+
+from ikvcore.cli import main
+
+main()
