@@ -38,6 +38,7 @@ _GROWTHS: Final = 8
 _READER_CHECK_SECONDS: Final = 60.0
 _MARGIN: Final = 1 << 20
 """Less free space than this beside what is written counts as a full disk: pages are copied on write."""
+_DAMAGED: Final = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -88,17 +89,29 @@ class _Gate:
 class LmdbEnvironment:
     """One environment. Thread-safe; in a forked child every call but `close` raises ForkedError.
 
-    what: "replica" or "log", for messages. error: the class that LMDB's errors become. create: make an empty
-    environment where there is none; otherwise an absent or empty file is an error, since its content would be gone in
-    silence.
+    what: "replica" or "log", for messages. error: the class that LMDB's errors become; damaged: what becomes of a file
+    that is not what LMDB wrote. create: make an empty environment where there is none; otherwise an absent or empty
+    file is an error, since its content would be gone in silence.
     """
 
-    def __init__(self, directory: Path, *, sync: bool, create: bool, what: str, error: type[IKVError]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        sync: bool,
+        create: bool,
+        what: str,
+        error: type[IKVError],
+        damaged: Callable[[str], IKVError] | None = None,
+    ) -> None:
         self.directory = directory
         self.sync = sync
         self.is_forked = False
         self._what = what
         self._error = error
+        self._damaged: Callable[[str], IKVError] = damaged or (
+            lambda text: error(f"{self._described} is damaged: {text}")
+        )
         self._data_file = directory / "data.mdb"
         self._gate = _Gate()
         self._suspect = False
@@ -285,7 +298,7 @@ class LmdbEnvironment:
 
     def _open(self, create: bool) -> lmdb.Environment:
         if not create and self.size() == 0:
-            raise self._error(f"{self._described} is damaged: its data file is empty")
+            raise self._damaged("its data file is empty")
         reserve = _RESERVE
         while True:
             try:
@@ -317,10 +330,7 @@ class LmdbEnvironment:
         wanted = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
         if (found := self.size()) < wanted:
             env.close()
-            raise self._error(
-                f"{self._described} is damaged: its data file has {found:,} bytes of at least {wanted:,}; restore it "
-                "from a copy"
-            )
+            raise self._damaged(f"its data file has {found:,} bytes of at least {wanted:,}; restore it from a copy")
 
     def _reopen(self) -> None:
         if not self._suspect:  # another thread did it while this one waited
@@ -343,6 +353,8 @@ class LmdbEnvironment:
         code = getattr(exc, "code", 0)
         if isinstance(exc, lmdb.MapFullError | lmdb.DiskError) or code in _FULL or self._is_full(needed):
             return StorageFullError(self.directory, exc)
+        if isinstance(exc, _DAMAGED):
+            return self._damaged(f"{type(exc).__name__}: {exc}")
         return self._error(f"{self._described} could not be {done}: {type(exc).__name__}: {exc}")
 
     def _is_full(self, needed: int) -> bool:
