@@ -8,6 +8,7 @@ may open a directory once only, so who opens one here has to see to that (_lmdb_
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import resource
 import threading
@@ -19,10 +20,13 @@ from typing import Final, NoReturn, TypeAlias, TypeVar
 
 import lmdb
 
+from ikv_backends._lmdb_writer import watch
 from ikvcore.errors import ForkedError, IKVError, StorageFullError
 from ikvcore.forks import after_fork_in_child, leak
 
 __all__ = ["CommitFailedError", "LmdbEnvironment", "Transaction"]
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -116,10 +120,12 @@ class LmdbEnvironment:
         self._gate = _Gate()
         self._suspect = False
         self._readers_checked = time.monotonic()
+        self._waiting: dict[int, float] = {}  # thread -> since when it waits for LMDB's write lock
         self._env: lmdb.Environment | None = self._open(create)
         self.begin: Callable[[], Transaction] = self._env.begin
         """LMDB's own method, for reads that are too short for a call more. Where it fails, `begin_read` knows why."""
         after_fork_in_child(self)
+        watch(self)
 
     @staticmethod
     def create(directory: Path, entries: dict[bytes, bytes]) -> None:
@@ -214,7 +220,7 @@ class LmdbEnvironment:
             try:
                 if self._suspect:
                     raise _SuspectError
-                return self._usable().begin(write=write)
+                return self._begin_write() if write else self._usable().begin()
             except BaseException as exc:
                 self._gate.leave()
                 cure = self._cure(exc)
@@ -225,6 +231,19 @@ class LmdbEnvironment:
             with self._gate.alone():
                 cure()
         raise AssertionError("the last attempt raises or returns")
+
+    def _begin_write(self) -> Transaction:
+        thread = threading.get_ident()
+        self._waiting[thread] = time.monotonic()
+        try:
+            return self._usable().begin(write=True)
+        finally:
+            del self._waiting[thread]
+
+    @property
+    def waiting_since(self) -> float | None:
+        """See _lmdb_writer."""
+        return min(list(self._waiting.values()), default=None)
 
     def _cure(self, exc: BaseException) -> Callable[[], object] | None:
         if isinstance(exc, _SuspectError):
@@ -269,7 +288,17 @@ class LmdbEnvironment:
             env, self._env = self._env, None
             self.begin = self._refuse
             if env is not None:
+                if not self.sync:
+                    self._sync(env)
                 env.close()
+
+    @staticmethod
+    def _sync(env: lmdb.Environment) -> None:
+        """Bring to disk what commits left to the operating system: what was closed in good order survives it all."""
+        try:
+            env.sync(True)
+        except lmdb.Error as exc:
+            _log.warning("an environment could not be synced at its close: %s", exc)
 
     def forked(self) -> None:
         """See ikvcore.forks. Closing here would clear the parent's reader slots, so the environment is leaked."""
