@@ -20,6 +20,7 @@ from typing import Final, NoReturn, TypeAlias, TypeVar
 
 import lmdb
 
+from ikv_backends._lmdb_pages import check_pages
 from ikv_backends._lmdb_writer import watch
 from ikvcore.errors import ForkedError, IKVError, StorageFullError
 from ikvcore.forks import after_fork_in_child, leak
@@ -36,6 +37,8 @@ _RESERVE: Final = 1 << 40
 """Address space, not disk: large enough that hardly a process ever has to grow its map while others read."""
 _SMALLEST_RESERVE: Final = 1 << 28
 _MAX_READERS: Final = 4096
+_LOCK_BYTES: Final = (_MAX_READERS + 64) * 64
+"""The lock file: a cache line for each reader, and some for itself."""
 _SPARE_TRANSACTIONS: Final = 64
 _ATTEMPTS: Final = 4
 _GROWTHS: Final = 8
@@ -131,8 +134,9 @@ class LmdbEnvironment:
     def create(directory: Path, entries: dict[bytes, bytes]) -> None:
         """Make an environment that holds `entries`, durably, in an empty directory that no one else knows yet.
 
-        Raises lmdb.Error.
+        Raises lmdb.Error, OSError.
         """
+        _reserve_lock_file(directory)
         # Format 1 is the one that every release of LMDB's Python binding reads.
         with lmdb.open(str(directory), map_size=_MARGIN, mode=0o600, lib_version=0) as env:
             for name in ("data.mdb", "lock.mdb"):
@@ -280,6 +284,13 @@ class LmdbEnvironment:
         except OSError as exc:
             raise self._error(f"{self._described} has lost its data file: {exc}") from exc
 
+    def check_pages(self) -> list[str]:
+        """What is wrong with the file's pages at the last commit, see _lmdb_pages; others may be writing."""
+        try:
+            return check_pages(self._data_file, self.read)
+        except OSError as exc:
+            raise self.failure("read", exc) from exc
+
     def close(self) -> None:
         """Close for the process, after the transactions that are under way. Idempotent."""
         if self.is_forked:
@@ -292,13 +303,24 @@ class LmdbEnvironment:
                     self._sync(env)
                 env.close()
 
+    def bring_to_disk(self) -> bool:
+        """Sync what commits left to the operating system; whether that succeeded."""
+        self.check()
+        self._gate.enter()
+        try:
+            return self._sync(self._usable())
+        finally:
+            self._gate.leave()
+
     @staticmethod
-    def _sync(env: lmdb.Environment) -> None:
-        """Bring to disk what commits left to the operating system: what was closed in good order survives it all."""
+    def _sync(env: lmdb.Environment) -> bool:
+        """What was closed in good order survives it all."""
         try:
             env.sync(True)
         except lmdb.Error as exc:
-            _log.warning("an environment could not be synced at its close: %s", exc)
+            _log.warning("an environment could not be synced: %s", exc)
+            return False
+        return True
 
     def forked(self) -> None:
         """See ikvcore.forks. Closing here would clear the parent's reader slots, so the environment is leaked."""
@@ -328,6 +350,10 @@ class LmdbEnvironment:
     def _open(self, create: bool) -> lmdb.Environment:
         if not create and self.size() == 0:
             raise self._damaged("its data file is empty")
+        try:
+            _reserve_lock_file(self.directory)
+        except OSError as exc:
+            raise self.failure("opened", exc) from exc
         reserve = _RESERVE
         while True:
             try:
@@ -379,7 +405,7 @@ class LmdbEnvironment:
 
         A full disk does not always say so: LMDB turns a short write into EIO, so the space itself is looked at.
         """
-        code = getattr(exc, "code", 0)
+        code = exc.errno if isinstance(exc, OSError) else getattr(exc, "code", 0)
         if isinstance(exc, lmdb.MapFullError | lmdb.DiskError) or code in _FULL or self._is_full(needed):
             return StorageFullError(self.directory, exc)
         if isinstance(exc, _DAMAGED):
@@ -393,3 +419,18 @@ class LmdbEnvironment:
             within_limit = limit == resource.RLIM_INFINITY or self.size() + needed + _MARGIN < limit
             return space.f_bavail * space.f_frsize < needed + _MARGIN or not within_limit
         return False
+
+
+def _reserve_lock_file(directory: Path) -> None:
+    """Give the lock file its space on the disk before LMDB maps it, sparse: where a disk is full, touching a page of it
+    that has none kills the process (SIGBUS). Raises OSError.
+
+    Only before the environment is opened: to close the file afterwards would give this process's locks up.
+    """
+    file = os.open(directory / "lock.mdb", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        status = os.fstat(file)
+        if status.st_size < _LOCK_BYTES or status.st_blocks * 512 < _LOCK_BYTES:
+            os.posix_fallocate(file, 0, _LOCK_BYTES)
+    finally:
+        os.close(file)

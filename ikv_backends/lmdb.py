@@ -56,7 +56,10 @@ class LmdbStorage:
 
     def get_many(self, snapshot: lmdb.Transaction[bytes], keys: Sequence[bytes], /) -> list[bytes | None]:
         get = snapshot.get
-        return [get(key) for key in keys]
+        try:
+            return [get(key) for key in keys]
+        except lmdb.Error as exc:
+            raise (self._environment or self._refuse()).failure("read", exc) from exc
 
     def scan(
         self, snapshot: lmdb.Transaction[bytes], start: bytes, stop: bytes | None, /
@@ -82,6 +85,10 @@ class LmdbStorage:
             raise environment.failure("written", exc) from exc
         if fenced is not None:
             raise fenced
+
+    def verify(self) -> list[str]:
+        """See Verify: the pages; what the entries say is for the core to know."""
+        return (self._environment or self._refuse()).check_pages()
 
     def close(self) -> None:
         environment, self._environment = self._environment, None
@@ -126,6 +133,7 @@ def ikv_backend_info() -> BackendInfo:
         process_shared=True,
         max_key_bytes=_MAX_KEY_BYTES,
         max_value_bytes=_MAX_VALUE_BYTES,
+        capabilities=frozenset({"Verify"}),
     )
 
 

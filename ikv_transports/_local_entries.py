@@ -17,7 +17,17 @@ from ikvcore.models import LogMessage, Message
 if TYPE_CHECKING:
     import lmdb
 
-__all__ = ["IDENTITY_KEY", "Entry", "decode", "encode", "entry_key", "find_end", "find_first", "partition_of"]
+__all__ = [
+    "IDENTITY_KEY",
+    "Entry",
+    "decode",
+    "encode",
+    "entry_key",
+    "find_end",
+    "find_first",
+    "partition_of",
+    "position_of",
+]
 
 _KEY: Final = struct.Struct(">HQ")
 _HEADER: Final = struct.Struct(">qI")
@@ -25,6 +35,8 @@ _CHECKSUM: Final = struct.Struct(">I")
 _OVERHEAD: Final = _HEADER.size + _CHECKSUM.size
 _MAX_VALUE: Final = 0xFFFFFFFF
 """LMDB's limit on a value."""
+
+_WAY_OUT: Final = "restore the log from a copy, or create the store anew and publish the documents again"
 
 IDENTITY_KEY: Final = b"\xff\xffidentity"
 """Holds the log's identity; above every partition's entries, since partitions end at 65,534."""
@@ -60,6 +72,8 @@ def encode(message: Message) -> Entry:
 
 def decode(key: bytes, stored: bytes, *, expected: int) -> LogMessage:
     """The message of an entry. Raises TransportError where it is damaged, or not the one of position `expected`."""
+    if len(key) != _KEY.size:
+        raise TransportError(f"the log is damaged: it holds {key[:40]!r}, which is no position; {_WAY_OUT}")
     partition, position = _KEY.unpack(key)
     if position != expected or len(stored) < _OVERHEAD:
         raise _damaged(partition, expected)
@@ -76,7 +90,7 @@ def _damaged(partition: int, position: int) -> TransportError:
     """The error of an entry that is not what was written there."""
     return TransportError(
         f"the log is damaged: the message at position {position} of partition {partition} fails its checksum or is "
-        "missing; restore the log from a copy, or create the store anew and publish the documents again"
+        f"missing; {_WAY_OUT}"
     )
 
 
@@ -93,7 +107,7 @@ def partition_of(key: bytes) -> int:
 def find_first(cursor: lmdb.Cursor[bytes], partition: int) -> int | None:
     """The position of a partition's first entry, None where it has none."""
     if cursor.set_range(_KEY.pack(partition, 0)) and partition_of(cursor.key()) == partition:
-        return _position(cursor.key())
+        return position_of(cursor.key())
     return None
 
 
@@ -103,9 +117,10 @@ def find_end(cursor: lmdb.Cursor[bytes], partition: int) -> int:
     if not cursor.set_range(_KEY.pack(partition + 1, 0)):
         raise TransportError("the log is damaged: its identity is missing; restore it from a copy")
     if cursor.prev() and partition_of(cursor.key()) == partition:
-        return _position(cursor.key()) + 1
+        return position_of(cursor.key()) + 1
     return 0
 
 
-def _position(key: bytes) -> int:
+def position_of(key: bytes) -> int:
+    """The position of an entry's key."""
     return int.from_bytes(key[2:], "big")

@@ -47,7 +47,7 @@ class Doorbell:
 
     def drain(self) -> None:
         """Forget what was rung so far. To be called before the log is read, so that a later commit rings anew."""
-        with suppress(BlockingIOError):
+        with suppress(OSError):
             while len(os.read(self._fd, 4096)) == 4096:
                 pass
 
@@ -57,7 +57,7 @@ class Doorbell:
             raise ForkedError("log")
         with self._lock:
             if self._fd >= 0:
-                with suppress(BlockingIOError):
+                with suppress(OSError):  # already rung; or what is only late, since the waiter also looks by itself
                     os.write(self._fd, b"\0")
 
     def close(self) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import secrets
 import shutil
@@ -30,8 +29,16 @@ from ikv_transports._local_entries import IDENTITY_KEY
 from ikv_transports._local_followers import ring_all
 from ikvcore._names import directory_name
 from ikvcore._passkeys import hash_passkey, verify_passkey
-from ikvcore.errors import IKVError, InvalidOptionError, StoreAccessError, StoreExistsError, TransportError
-from ikvcore.models import Secret, StoreDescription, dump_json
+from ikvcore._sealed_json import dump_sealed, load_sealed
+from ikvcore.errors import (
+    IKVError,
+    InvalidOptionError,
+    StorageFullError,
+    StoreAccessError,
+    StoreExistsError,
+    TransportError,
+)
+from ikvcore.models import Secret, StoreDescription
 
 __all__ = ["LocalHome", "LocalProvisioning"]
 
@@ -40,6 +47,8 @@ _UNFINISHED: Final = "~"
 """First character of what is being made or removed: names of stores and accounts cannot hold it."""
 _BEING_MADE: Final = f"{_UNFINISHED}new-"
 _BEING_REMOVED: Final = f"{_UNFINISHED}deleted-"
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_LITTLE_SPACE: Final = 1 << 20
 _EXISTS: Final = frozenset({errno.EEXIST, errno.ENOTEMPTY})
 
 
@@ -177,6 +186,9 @@ def _make_log(directory: Path, identity: str) -> None:
     try:
         LmdbEnvironment.create(directory, {IDENTITY_KEY: identity.encode()})
     except lmdb.Error as exc:
+        space = os.statvfs(directory)
+        if space.f_bavail * space.f_frsize < _LITTLE_SPACE:  # LMDB makes an input/output error of it
+            raise StorageFullError(directory, exc) from exc
         raise TransportError(f"a log could not be made at {str(directory)!r}: {exc}") from exc
 
 
@@ -197,7 +209,7 @@ def _read_description(directory: Path) -> StoreDescription | None:
 def _read_json(path: Path) -> dict[str, Any] | None:
     """The object in a file of this module's, None where there is no such file."""
     try:
-        content = json.loads(path.read_bytes())
+        content = load_sealed(path.read_bytes(), _FORMAT)
     except FileNotFoundError:
         return None
     except OSError as exc:
@@ -249,6 +261,8 @@ def _translated(path: Path) -> Iterator[None]:
     except IKVError:  # some of them are an OSError too
         raise
     except OSError as exc:
+        if exc.errno in _FULL:
+            raise StorageFullError(path, exc) from exc
         raise TransportError(f"{str(path)!r} cannot be used: {exc}") from exc
 
 
@@ -263,7 +277,7 @@ def _write_durably(path: Path, content: dict[str, Any]) -> None:
     try:
         with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
             os.fchmod(file.fileno(), 0o600)  # whatever the umask
-            file.write(dump_json(content))
+            file.write(dump_sealed(content))
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)

@@ -22,6 +22,7 @@ from ikv_transports._local_entries import (
     partition_of,
 )
 from ikv_transports._local_followers import ring_all
+from ikv_transports._local_opened import UnsyncedWrites, check_suspect
 from ikvcore.errors import IKVError, OutcomeUnknownError, TransportError
 from ikvcore.models import Bounds, Durability, LogMessage
 
@@ -51,6 +52,7 @@ class LocalLog:
         self.followers: Final = directory.parent / "followers"
         """The directory of the followers' FIFOs."""
         self._commits = SharedCommits(self._commit)
+        check_suspect(directory, identity, directory_fd)
         self._engine = LmdbEnvironment(
             directory, sync=durability is Durability.POWER_LOSS, create=False, what="log", error=TransportError
         )
@@ -58,6 +60,7 @@ class LocalLog:
         self._key = directory_key(directory_fd)
         # Held open, so that its inode number is not given to the directory of a store that is created later.
         self._directory_fd = os.dup(directory_fd)
+        self._unsynced = UnsyncedWrites(directory.parent, self._directory_fd)
 
     # -- appending -----------------------------------------------------------------------------
 
@@ -72,6 +75,8 @@ class LocalLog:
         puts: list[tuple[bytes, bytes]] = []
         try:
             self.check_in_place()
+            if not self._engine.sync:
+                self._unsynced.begin()
             self._engine.write(lambda txn: _put(txn, batch, puts))
         except CommitFailedError as exc:
             return self._after_failed_commit(puts[0], exc.__cause__, needed)
@@ -79,6 +84,8 @@ class LocalLog:
             return _caused(self._engine.failure("written", exc, needed), exc)
         except IKVError as exc:
             return exc
+        except OSError as exc:
+            return _caused(self._engine.failure("marked as being written", exc), exc)
         ring_all(self.followers)
         return None
 
@@ -168,6 +175,7 @@ class LocalLog:
 
     def close(self) -> None:
         """Called by the table when the last user is gone."""
+        self._unsynced.end(self._engine.bring_to_disk)
         self._engine.close()
         os.close(self._directory_fd)
 

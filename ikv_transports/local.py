@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ikv_transports._local_check import verify_log
 from ikv_transports._local_entries import encode
 from ikv_transports._local_followers import SLOW_POLL, Doorbell
 from ikv_transports._local_home import LocalHome, LocalProvisioning
@@ -220,7 +221,7 @@ def ikv_transport_info() -> TransportInfo:
         options=LocalTransportOptions,
         durability=Durability.POWER_LOSS,
         process_shared=True,
-        capabilities=frozenset({"Provisioning"}),
+        capabilities=frozenset({"Provisioning", "VerifyLog"}),
     )
 
 
@@ -239,3 +240,12 @@ def ikv_open_transport(context: TransportContext) -> Transport:
 def ikv_provisioning(context: TransportContext) -> Provisioning:
     account_id = check_name("account id", context.account_id)
     return LocalProvisioning(LocalHome(context.options.home), account_id, context.passkey)
+
+
+@hookimpl
+def ikv_verify_log(context: TransportContext) -> list[str]:
+    account_id = check_name("account id", context.account_id)
+    store_name = check_name("store name", context.store_name)
+    home = LocalHome(context.options.home)
+    description = home.describe(account_id, context.passkey, store_name)
+    return verify_log(home.store(account_id, store_name) / "log", description.identity)

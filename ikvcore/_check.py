@@ -13,12 +13,17 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ikvcore.errors import IKVError, ReplicaDamagedError, StorageError
 
-__all__ = ["verify_files"]
+__all__ = ["CheckFailedError", "answer", "check_apart", "verify_files"]
+
+
+class CheckFailedError(Exception):
+    """Nothing could be found out."""
 
 
 def verify_files(directory: Path, *, backend: str, options: Any) -> list[str]:
@@ -28,19 +33,47 @@ def verify_files(directory: Path, *, backend: str, options: Any) -> list[str]:
     could not be checked at all, so that nothing is known.
     """
     request = {"directory": str(directory), "backend": backend, "options": _plain(options)}
-    done = subprocess.run(
-        [sys.executable, "-m", "ikvcore._check"],
+    try:
+        return check_apart("ikvcore._check", request)
+    except CheckFailedError as exc:
+        raise StorageError(f"the replica at {str(directory)!r} could not be checked: {exc}") from exc
+
+
+def check_apart(module: str, request: Mapping[str, Any]) -> list[str]:
+    """Run a module that reads a request from stdin and prints findings, as `answer` does it, in a process of its own.
+
+    That it was killed by a signal is a finding. Raises CheckFailedError.
+    """
+    done = subprocess.run(  # noqa: S603 - this interpreter, and modules of this project
+        [sys.executable, "-m", module],
         input=json.dumps(request),
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONWARNINGS": "ignore"},
+        # Settings for this process's clients, passkeys among them, are nothing to a process that reads files.
+        env={
+            **{name: value for name, value in os.environ.items() if not name.startswith("IKV_")},
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "PYTHONWARNINGS": "ignore",
+        },
     )
     if done.returncode < 0:
         return [f"its engine ended with {signal.Signals(-done.returncode).name} while the files were read"]
     if done.returncode > 0:
-        last = done.stderr.strip().rpartition("\n")[2]
-        raise StorageError(f"the replica at {str(directory)!r} could not be checked: {last}")
+        raise CheckFailedError(done.stderr.strip().rpartition("\n")[2])
     return [str(json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def answer(find: Callable[..., list[str]]) -> int:
+    """The other end of `check_apart`: what such a module's process does. Its exit code."""
+    request = json.load(sys.stdin)
+    try:
+        findings = find(**request)
+    except IKVError as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 1
+    for finding in findings:
+        sys.stdout.write(json.dumps(finding) + "\n")
+    return 0
 
 
 def _plain(options: Any) -> dict[str, Any]:
@@ -72,17 +105,5 @@ def _findings(directory: str, backend: str, options: dict[str, Any]) -> list[str
         return [exc.what]
 
 
-def _main() -> int:
-    request = json.load(sys.stdin)
-    try:
-        findings = _findings(**request)
-    except IKVError as exc:
-        sys.stderr.write(f"{exc}\n")
-        return 1
-    for finding in findings:
-        sys.stdout.write(json.dumps(finding) + "\n")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(_main())
+    sys.exit(answer(_findings))

@@ -50,6 +50,7 @@ class KeyForm:
     0x02.
     """
 
+    METADATA: Final = b"\x00"
     PLAIN: Final = b"\x01"
     DIGEST: Final = b"\x02"
     END: Final = b"\x03"

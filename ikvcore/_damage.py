@@ -5,14 +5,13 @@ It speaks of one generation: once CURRENT names another, it is of the past.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from ikvcore._mount import replace_file
-from ikvcore.models import dump_json
+from ikvcore._sealed_json import dump_sealed, load_sealed
 
 __all__ = ["Damage"]
 
@@ -32,13 +31,13 @@ class Damage:
     def write(self, mount: Path) -> None:
         """Tell the mount's processes, also those of after a power loss. Raises OSError."""
         data = {"generation": self.generation, "reason": self.reason, "found": self.found}
-        replace_file(mount / _FILE, dump_json(data))
+        replace_file(mount / _FILE, dump_sealed(data))
 
     @classmethod
     def read(cls, mount: Path, generation: str) -> Damage | None:
         """What was found wrong with `generation`; None where nothing was."""
         try:
-            data = json.loads((mount / _FILE).read_bytes())
+            data = load_sealed((mount / _FILE).read_bytes())
             damage = cls(generation=data["generation"], reason=str(data["reason"]), found=float(data["found"]))
         except FileNotFoundError:
             return None

@@ -91,6 +91,9 @@ class Generations:
     def change_over(self, directory: Path, storage: Storage) -> None:
         """Make a generation that was built the current one, for all processes, also after a power loss."""
         assert self._mount is not None
+        if self.damage is not None:
+            # Again, since one that cannot be read would speak of the new generation too.
+            self.damage.write(self._mount.path)
         self._mount.make_current(directory)
         self._take(directory, storage)
 

@@ -14,10 +14,10 @@ from zlib import crc32
 from ikvcore._commitplan import COUNT_PREFIX, CommitPlan, Counts, KeyForm, record_fields
 from ikvcore._reclaim import Reclaimer
 from ikvcore._record import CRC_RESIDUE, FULL_KEY, GENERAL, HEADER, Plan, general_row
-from ikvcore._schema import PartitionState, SchemaTables, SchemaView, Version, seal, unseal
+from ikvcore._schema import VERSION_KEY, PartitionState, SchemaTables, SchemaView, Version, seal, unseal
 from ikvcore.errors import IKVError, ReplicaDamagedError, StorageError
 from ikvcore.models import Cursor, Meta, Mutation, Page, Projection, Row, WriteBatch
-from ikvcore.protocols import OrderedKeyValue, Snapshot
+from ikvcore.protocols import OrderedKeyValue, Snapshot, Verify
 
 __all__ = ["KeyValueStorage"]
 
@@ -71,6 +71,9 @@ class KeyValueStorage:
             except KeyError:
                 return self._row(stored_key, record, view, projection)
             return plan(record)
+        except ReplicaDamagedError:
+            # Perhaps it was only read by the view of an earlier state; the slow way looks at the state itself.
+            return self.get_many([key], projection)[0]
         except IKVError:
             raise
         except Exception:
@@ -166,11 +169,18 @@ class KeyValueStorage:
     # -- verification --------------------------------------------------------------------------
 
     def verify(self) -> list[str]:
-        """See Verify: every record's checksum and form, and each partition's count and digest, in one state."""
-        return self._read(self._verify)
+        """See Verify: what the engine itself finds; else every entry's checksum, every record's form, and each
+        partition's count and digest, in one state."""
+        wrong = self._engine.verify() if isinstance(self._engine, Verify) else []
+        return wrong or self._read(self._verify)
 
     def _verify(self, snapshot: Snapshot, view: SchemaView) -> list[str]:
         wrong: list[str] = []
+        for key, sealed in self._engine.scan(snapshot, KeyForm.METADATA, KeyForm.PLAIN):
+            try:
+                unseal(key, sealed)
+            except ReplicaDamagedError as exc:
+                wrong.append(exc.what)
         found: dict[int, Counts] = {}
         for stored_key, record in self._engine.scan(snapshot, KeyForm.PLAIN, KeyForm.END):
             partition = int.from_bytes(stored_key[1:3], "big")
@@ -213,13 +223,20 @@ class KeyValueStorage:
         raise AssertionError("the second attempt returns or raises")
 
     def _current_view(self, snapshot: Snapshot) -> SchemaView:
-        """The view of a snapshot: the cached one unless the schema's version differs in this very state."""
+        """The view of a snapshot: the last one seen unless the schema's version differs in this very state.
+
+        The id does not tell: LMDB gives a state the id of an earlier one where commits fell between the two looks that
+        it takes. So a view is kept under an id only if no commit has come since, by what a later snapshot says.
+        """
         state = snapshot.id()
-        seen_state, view = self._seen
-        if state != seen_state:
-            if Version.read(snapshot) != view.version:
-                view = SchemaView.load(self._tables, self._engine, snapshot)
-            self._seen = (state, view)
+        seen = self._seen
+        view = seen[1]
+        if snapshot.get(VERSION_KEY) != view.stored_version:
+            view = SchemaView.load(self._tables, self._engine, snapshot)
+        if (state, view) != seen:
+            with self._snapshot() as later:
+                if later.id() == state:
+                    self._seen = (state, view)
         return view
 
     def _checked_row(self, stored_key: bytes, record: bytes, view: SchemaView, projection: Projection) -> Row | None:

@@ -231,7 +231,9 @@ class ReplicaLoop:
             self._forget()
             if self._lock is not None:
                 self._lock.release()
-                self._follow_until = time.monotonic() + _FOLLOW_AFTER_FENCE
+                # The other one was heard of by its commit: should it fall silent now, its silence began here.
+                self._found_locked = time.monotonic()
+                self._follow_until = self._found_locked + _FOLLOW_AFTER_FENCE
         except (LogTrimmedError, LogDivergedError) as exc:
             # The log can be restored under us, so look again; but nobody should wait for it in vain.
             self._forget()

@@ -14,7 +14,6 @@ status.json    what the ingester last said of itself; see _status.py
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -24,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ikvcore._sealed_json import dump_sealed, load_sealed
 from ikvcore.errors import FormatVersionError, LogDivergedError, MountError, MountMismatchError
-from ikvcore.models import StoreDescription, dump_json
+from ikvcore.models import StoreDescription
 
 __all__ = ["FORMAT_VERSION", "Manifest", "Mount", "MountLock", "prepare_directory", "replace_file"]
 
@@ -33,6 +33,7 @@ FORMAT_VERSION: Final = 1
 _MANIFEST: Final = "replica.json"
 _CURRENT: Final = "CURRENT"
 _FIRST_GENERATION: Final = "gen-1"
+_REBUILD: Final = "remove the directory to rebuild the replica"
 _GENERATION: Final = re.compile(r"gen-([0-9]{1,9})")
 
 
@@ -106,10 +107,10 @@ class Mount:
         try:
             name = (self.path / _CURRENT).read_text(encoding="ascii").strip()
         except (OSError, ValueError) as exc:
-            raise MountError(self.path, f"its file {_CURRENT} cannot be read ({exc})") from exc
+            raise MountError(self.path, f"its file {_CURRENT} cannot be read ({exc}); {_REBUILD}") from exc
         directory = self.path / name
         if not _GENERATION.fullmatch(name) or not directory.is_dir():
-            raise MountError(self.path, f"its file {_CURRENT} names {name[:40]!r}, which is no generation")
+            raise MountError(self.path, f"its file {_CURRENT} names {name[:40]!r}, which is no generation; {_REBUILD}")
         return directory
 
     @contextmanager
@@ -146,15 +147,13 @@ class Mount:
     @staticmethod
     def _stored(path: Path) -> dict[str, Any] | None:
         try:
-            data = json.loads((path / _MANIFEST).read_bytes())
+            data = load_sealed((path / _MANIFEST).read_bytes(), FORMAT_VERSION)
         except FileNotFoundError:
             return None
         except ValueError as exc:
-            raise MountError(
-                path, f"{_MANIFEST} is damaged ({exc}); remove the directory to rebuild the replica"
-            ) from exc
+            raise MountError(path, f"{_MANIFEST} is damaged ({exc}); {_REBUILD}") from exc
         if not isinstance(data, dict):
-            raise MountError(path, f"{_MANIFEST} is damaged; remove the directory to rebuild the replica")
+            raise MountError(path, f"{_MANIFEST} is damaged; {_REBUILD}")
         return data
 
     @staticmethod
@@ -162,7 +161,7 @@ class Mount:
         (path / _FIRST_GENERATION).mkdir(mode=0o700, exist_ok=True)
         replace_file(path / _CURRENT, f"{_FIRST_GENERATION}\n".encode())
         # Last: a mount with a manifest is complete, and what a crash left without one is made again.
-        replace_file(path / _MANIFEST, dump_json(manifest.to_json()))
+        replace_file(path / _MANIFEST, dump_sealed(manifest.to_json()))
 
     @staticmethod
     def _check(path: Path, stored: dict[str, Any], wanted: Manifest) -> None:
@@ -173,9 +172,7 @@ class Mount:
             description = StoreDescription.from_json(stored["store"])
             backend, partitions, history = stored["backend"], tuple(stored["partitions"]), stored["history"]
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
-            raise MountError(
-                path, f"{_MANIFEST} is damaged ({exc!r}); remove the directory to rebuild the replica"
-            ) from exc
+            raise MountError(path, f"{_MANIFEST} is damaged ({exc!r}); {_REBUILD}") from exc
         store = (description.account_id, description.store_name)
         wanted_store = (wanted.description.account_id, wanted.description.store_name)
         for what, found, asked in (

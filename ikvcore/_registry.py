@@ -222,8 +222,9 @@ class _Group(Generic[InfoT]):
         if not (isinstance(info.options, type) and dataclasses.is_dataclass(info.options)):
             raise _broken(candidate, f"the options in its info, {info.options!r}, are not a dataclass")
         self._require_hook(candidate, hook, self._open_hook)
-        if "Provisioning" in info.capabilities:
-            self._require_hook(candidate, hook, "ikv_provisioning")
+        for capability, name in _CAPABILITY_HOOKS.items():
+            if capability in info.capabilities:
+                self._require_hook(candidate, hook, name)
         return info
 
     def _call_info(self, candidate: Candidate, hook: PluginHooks) -> Any:
@@ -240,6 +241,9 @@ class _Group(Generic[InfoT]):
         if not hook.implements(name):
             raise _broken(candidate, f"{candidate.entry_point.value} does not implement {name}")
 
+
+_CAPABILITY_HOOKS: Final = {"Provisioning": "ikv_provisioning", "VerifyLog": "ikv_verify_log"}
+"""Capabilities of transports that are hooks."""
 
 _BACKENDS: Final = _Group("backend", "BackendSpec", BackendInfo)
 _TRANSPORTS: Final = _Group("transport", "TransportSpec", TransportInfo)

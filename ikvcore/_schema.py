@@ -19,7 +19,7 @@ from ikvcore.fields import FieldBytes, FieldType
 from ikvcore.models import Projection
 from ikvcore.protocols import OrderedKeyValue, Snapshot
 
-__all__ = ["MAX_SHAPES", "PartitionState", "SchemaTables", "SchemaView", "Version", "seal", "unseal"]
+__all__ = ["MAX_SHAPES", "VERSION_KEY", "PartitionState", "SchemaTables", "SchemaView", "Version", "seal", "unseal"]
 
 MAX_SHAPES: Final = 1024
 """Records of further shapes use the general layout: a store of sparse documents must not drown in shapes."""
@@ -170,11 +170,13 @@ def shape_entry(shape_id: int, fields: ShapeFields) -> tuple[bytes, bytes]:
 class SchemaView:
     """The schema of one version: what a read needs beside the record. Immutable."""
 
-    __slots__ = ("has_masked", "partitions", "tables", "version")
+    __slots__ = ("has_masked", "partitions", "stored_version", "tables", "version")
 
     def __init__(self, tables: SchemaTables, version: Version, partitions: Mapping[int, PartitionState]) -> None:
         self.tables = tables
         self.version = version
+        self.stored_version = None if version == Version() else version.entry()[1]
+        """What a snapshot of this version has under VERSION_KEY."""
         self.partitions = partitions
         self.has_masked = any(state.floor for state in partitions.values())
         """The highest floor of any partition: records of this epoch and later need no look at their partition."""

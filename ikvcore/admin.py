@@ -38,6 +38,7 @@ __all__ = [
     "list_stores",
     "measure_store",
     "rotate_passkey",
+    "verify_log",
 ]
 
 MAX_PARTITIONS: Final = 65_535
@@ -144,6 +145,26 @@ def measure_store(
         return StoreSize(log.size(), dict(log.bounds()))
     finally:
         log.close()
+
+
+def verify_log(
+    store_name: str,
+    *,
+    account_id: str,
+    account_passkey: str,
+    transport: str = DEFAULT_TRANSPORT,
+    transport_options: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Read all of the store's log; one sentence for each thing that is wrong, none where all is well.
+
+    The log may be in use. Raises StoreAccessError, TransportError where nothing could be found out, and
+    InvalidOptionError where the transport has no VerifyLog.
+    """
+    plugin, context = _plugin(store_name, account_id, account_passkey, transport, transport_options)
+    if "VerifyLog" not in plugin.info.capabilities:
+        raise InvalidOptionError("transport", transport, "it cannot verify logs; use the tools of its own technology")
+    findings: list[str] = plugin.hook.ikv_verify_log(context=context)
+    return findings
 
 
 def delete_store(

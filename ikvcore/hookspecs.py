@@ -54,3 +54,12 @@ class TransportSpec:
     def ikv_provisioning(self, context: TransportContext) -> Provisioning:
         """The capability Provisioning, where the transport declares it."""
         raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def ikv_verify_log(self, context: TransportContext) -> list[str]:
+        """The capability VerifyLog, where the transport declares it: read all of a store's log, which may be in use.
+
+        One sentence for each thing that is wrong, none where all is well. A damaged log harms the caller's process in
+        no case. Raises StoreAccessError, TransportError where nothing could be found out.
+        """
+        raise NotImplementedError

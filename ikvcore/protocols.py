@@ -56,7 +56,11 @@ class Snapshot(Protocol):
         """The value of `key` in this state, None if absent."""
 
     def id(self) -> int:
-        """A number that differs for different states of one open engine; caches are keyed by it."""
+        """A number that differs for different states of one open engine; caches are keyed by it.
+
+        It may be that of an earlier state, if commits came while the snapshot was opened; never of one before the last
+        commit that had returned by then.
+        """
 
 
 @runtime_checkable
@@ -152,7 +156,9 @@ class Reclaim(Protocol):
 
 @runtime_checkable
 class Verify(Protocol):
-    """Capability of a Storage that can tell whether all that was committed is still there and right."""
+    """Capability of a Storage that can tell whether all that was committed is still there and right; of an
+    OrderedKeyValue that can tell so of its own structures, since the core checks what lies in them.
+    """
 
     def verify(self) -> list[str]:
         """Read everything; one sentence for each thing that is wrong, none where all is well."""

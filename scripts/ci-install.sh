@@ -7,6 +7,8 @@ set -euo pipefail
 missing=()
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 command -v make >/dev/null || missing+=(make)
+command -v strace >/dev/null || missing+=(strace)
+command -v unshare >/dev/null || missing+=(util-linux)
 
 if [[ ${#missing[@]} -eq 0 ]]; then
     exit 0

@@ -19,7 +19,7 @@ from ikvcore._opened import Opened
 from ikvcore.client import IKVReader, IKVWriter
 from ikvcore.clientoptions import ClientOptions, ClientOptionsBuilder
 from ikvcore.document import IKVDocument
-from ikvcore.errors import ReplicaDamagedError, WaitTimeoutError
+from ikvcore.errors import MountError, ReplicaDamagedError, WaitTimeoutError
 from ikvcore.factory import create_new_reader, create_new_writer
 from ikvcore.models import Bounds
 
@@ -241,6 +241,33 @@ def test_after_two_rebuilds_one_damaged_generation_is_kept(options: ClientOption
         with create_new_reader(options) as reader:
             assert right(reader)
     assert sorted(each.name for each in filled.glob("gen-*")) == ["gen-2", "gen-3"]
+
+
+def test_a_finding_that_cannot_be_read_counts_once(options: ClientOptions, filled: Path) -> None:
+    """It is taken to speak of the current generation, and not of the one that was built for that."""
+    (filled / "damage.json").write_text("half of a")
+    with create_new_reader(options) as reader:
+        assert right(reader)
+        pause()
+        assert right(reader)
+    assert (filled / "CURRENT").read_text() == "gen-2\n"
+
+
+@pytest.mark.parametrize("name", ["replica.json", "damage.json"])
+def test_a_small_file_that_was_changed_is_not_believed(options: ClientOptions, filled: Path, name: str) -> None:
+    """Valid JSON, and another content: its checksum tells."""
+    Damage(generation="gen-0", reason="of this test").write(filled)
+    data = (filled / name).read_bytes()
+    changed = data.replace(b"lmdb", b"lmdc").replace(b"gen-0", b"gen-2")
+    assert json.loads(changed) != json.loads(data)
+    (filled / name).write_bytes(changed)
+    if name == "replica.json":
+        with pytest.raises(MountError, match="checksum.*remove the directory"):
+            create_new_reader(options).startup(timeout=PATIENCE)
+    else:
+        with create_new_reader(options) as reader:
+            assert right(reader)
+        assert (filled / "CURRENT").read_text() == "gen-2\n"
 
 
 def test_other_processes_change_over_too(options: ClientOptions, filled: Path) -> None:

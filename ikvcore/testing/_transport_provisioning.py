@@ -35,6 +35,7 @@ class TransportProvisioning(TransportBase):
         plugin = load_transport(self.info.name)
         assert plugin.info.capabilities == self.info.capabilities
         assert plugin.hook.implements("ikv_provisioning") == ("Provisioning" in self.info.capabilities)
+        assert plugin.hook.implements("ikv_verify_log") == ("VerifyLog" in self.info.capabilities)
 
     def test_describe(self, stores: Stores) -> None:
         """A store describes itself as it was made, in every instance; its identity is its own."""

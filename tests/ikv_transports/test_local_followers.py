@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -201,3 +202,18 @@ def test_wake_ends_the_poll_that_waits_or_the_next_one(local_store: Any, monkeyp
     waker.start()
     assert subscription.poll(max_messages=1, max_bytes=1, timeout=LONG).messages == []
     waker.join()
+
+
+def test_a_bell_that_cannot_be_rung_is_only_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A follower also looks by itself; closing one must not fail for it."""
+    bell = Doorbell(tmp_path)
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "of this test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", fail)
+        patch.setattr(os, "read", fail)
+        bell.ring()
+        bell.drain()
+    bell.close()

@@ -219,6 +219,16 @@ def test_a_malformed_description_is_an_error_that_names_the_file(local_store: Fi
         local_store.open()
 
 
+def test_a_description_that_was_changed_is_not_believed(local_store: Fixture) -> None:
+    """With other names or numbers writers would write where nobody looks: its checksum tells."""
+    path = local_store.directory / "store.json"
+    changed = path.read_bytes().replace(b'"partitions":3', b'"partitions":7')
+    assert changed != path.read_bytes()
+    path.write_bytes(changed)
+    with pytest.raises(TransportError, match=r"store\.json.*checksum.*restore it from a copy"):
+        local_store.open()
+
+
 @pytest.mark.parametrize("name", ["account.json", "store.json"])
 def test_a_file_of_a_newer_release_is_refused(local_store: Fixture, name: str) -> None:
     (path,) = local_store.home.rglob(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 from collections.abc import Iterator, Mapping
@@ -261,6 +262,16 @@ def test_verify_finds_a_removed_record(engine: OrderedKeyValue, storage: KeyValu
     assert "20" in sentence
 
 
+def test_verify_reads_the_metadata_too(engine: OrderedKeyValue, storage: KeyValueStorage) -> None:
+    """Also what no read of a document needs: positions and quarantine."""
+    Committer(storage).apply(upsert(b"a", x=1))
+    storage.apply([], meta={b"p00": b"a position"}, expect={})
+    assert storage.verify() == []
+    put(engine, {b"\x00mp00": b"another position"})
+    (sentence,) = storage.verify()
+    assert "mp00" in sentence
+
+
 def storage_key_of(engine: OrderedKeyValue, index: int) -> bytes:
     return list(stored(engine, b"\x01"))[index]
 
@@ -431,6 +442,76 @@ def test_a_held_older_state_reads_as_it_was(engine: OrderedKeyValue, storage: Ke
         assert row is not None
         assert list(row[2]) == [1, None]
     assert document(storage, b"a") == {"id": b"a", "y": 2}
+
+
+class LateNumbers:
+    """An engine that gives a state the id of an earlier one, as LMDB does now and then: it takes the id, is kept from
+    running for two commits, and only then takes what it reads.
+    """
+
+    def __init__(self, engine: OrderedKeyValue) -> None:
+        self._engine = engine
+        self.state: int | None = None
+        """The id that the next snapshot has instead of its own."""
+        self.held: Any = None
+        """The snapshot that is given instead of a new one."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def snapshot(self) -> Any:
+        if self.held is not None:
+            return contextlib.nullcontext(self.held)
+        state, self.state = self.state, None
+        return _Late(self._engine.snapshot(), state)
+
+
+class _Late:
+    def __init__(self, snapshot: Any, state: int | None) -> None:
+        self._snapshot = snapshot
+        self._state = state
+
+    def __enter__(self) -> _Late:
+        self._snapshot.__enter__()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._snapshot.__exit__(*exc)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._snapshot, name)
+
+    def id(self) -> int:
+        found: int = self._snapshot.id()
+        return found if self._state is None else self._state
+
+
+def test_a_state_under_the_id_of_an_earlier_one_is_read_as_it_is(
+    engine: OrderedKeyValue, storage: KeyValueStorage
+) -> None:
+    """New shapes are known, what was dropped is not shown, and the view does not stay under that id."""
+    late: Any = LateNumbers(engine)
+    follower = KeyValueStorage(late, max_key_bytes=511)
+    committer = Committer(storage)
+    committer.apply(upsert(b"a", x=1), upsert(b"b", x=1))
+    with engine.snapshot() as old:
+        assert document(follower, b"a") == {"id": b"a", "x": 1}  # from here on it knows this state by its id
+        other = threading.Thread(target=lambda: committer.apply(drop("x"), upsert(b"b", y=2)))
+        other.start()
+        other.join(PATIENCE)
+        assert not other.is_alive()
+        late.state = old.id()
+        row = follower.get(storage_key(0, b"b"), Projection(("y",)))
+        assert row is not None, "one field of a shape that the view of that id does not know"
+        assert list(row[2]) == [2]
+        late.held = old
+        assert document(follower, b"a") == {"id": b"a", "x": 1}
+        late.held, late.state = None, old.id()
+        assert contents(follower) == expected(committer.model), "and no document as it was before the drop"
+        late.held = old
+        row = follower.get(storage_key(0, b"a"), Projection(("x",)))
+        assert row is not None
+        assert list(row[2]) == [1], "the state that the id belongs to is read by its own view"
 
 
 def test_a_second_storage_on_the_engine_follows_the_first(engine: OrderedKeyValue, storage: KeyValueStorage) -> None:

@@ -1,0 +1,76 @@
+"""`python -m ikvcore.testing.faults`: runs campaigns and writes their table."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from ikvcore.testing.faults.campaigns import CAMPAIGNS
+from ikvcore.testing.faults.result import Result, Row, table, write_table
+from ikvcore.testing.faults.target import Pair
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 1 where something was violated."""
+    given = _parser().parse_args(arguments)
+    names = given.only or list(CAMPAIGNS)
+    rows: list[Row] = []
+    good = True
+    with tempfile.TemporaryDirectory(prefix="ikv-faults-", dir=given.directory) as place:
+        os.environ["IKV_HOME"] = str(Path(place) / "home")
+        for name in names:
+            began = time.monotonic()
+            _say(f"{name} ...")
+            result = _played(name, Path(place) / name, given.seed, full=given.full)
+            rows += result.rows
+            rows += [_not_run(name, reason, given.seed) for reason in result.not_run]
+            good = good and result.good
+            for line in [*result.violations[:20], *(f"NOT RUN: {reason}" for reason in result.not_run)]:
+                _say(f"  {line}")
+            _say(f"{name}: {'good' if result.good else 'VIOLATED'} in {time.monotonic() - began:.0f} s")
+    _say("")
+    _say(table(rows))
+    if given.table is not None:
+        write_table(given.table, rows)
+    return 0 if good else 1
+
+
+def _played(name: str, directory: Path, seed: int, *, full: bool) -> Result:
+    """A campaign's result; one that does not come to its end, since something hung or died, is a violation too."""
+    campaign = CAMPAIGNS[name]
+    how_often = campaign.full if full else campaign.short
+    try:
+        return campaign.load()(directory=directory, seed=seed, pair=Pair(), **how_often)
+    except Exception as exc:
+        traceback.print_exc()
+        what = f"it did not come to its end: {type(exc).__name__}: {exc}"
+        return Result(rows=[Row(fault=name, times=0, happened=what, violations=1, seed=seed)], violations=[what])
+
+
+def _not_run(name: str, reason: str, seed: int) -> Row:
+    return Row(fault=name, times=0, happened=f"NOT RUN: {reason}", violations=0, seed=seed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m ikvcore.testing.faults", description=__doc__)
+    parser.add_argument("--full", action="store_true", help="each fault as often as docs/reliability.md shows it")
+    parser.add_argument("--only", action="append", choices=list(CAMPAIGNS), help="this campaign; may be repeated")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--table", type=Path, help="a Markdown file whose table of faults is replaced")
+    parser.add_argument("--directory", type=Path, help="where stores and mounts are made for the time")
+    return parser
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

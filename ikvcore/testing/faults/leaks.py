@@ -1,0 +1,151 @@
+"""Opening and closing again and again, and writing and reading for long: descriptors, threads and memory stay flat."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from ikvcore.factory import create_new_reader, create_new_writer
+from ikvcore.testing.faults.program import given, play
+from ikvcore.testing.faults.result import Result, Row
+from ikvcore.testing.faults.target import Pair, Target
+from ikvcore.testing.faults.workload import Clock, Workload, perform, stamp
+
+__all__ = ["Sample", "grown", "run"]
+
+_ROOM: Final = 3 << 20
+"""Bytes that memory may grow between the first third and the end: allocators breathe."""
+_A_ROUND: Final = 1 << 10
+"""And so much for each round: less than the smallest thing that a round could forget."""
+_SAMPLES: Final = 30
+
+
+class Sample(NamedTuple):
+    """What a process holds."""
+
+    descriptors: int
+    threads: int
+    memory: int
+    """Bytes of anonymous memory: pages of mapped files are the system's to keep."""
+
+    @classmethod
+    def take(cls) -> Sample:
+        """Of this process, now."""
+        gc.collect()
+        status = Path("/proc/self/status").read_text()
+        anonymous = re.search(r"RssAnon:\s+(\d+) kB", status)
+        assert anonymous is not None
+        return cls(sum(1 for _ in Path("/proc/self/fd").iterdir()), threading.active_count(), int(anonymous[1]) << 10)
+
+
+def grown(samples: Sequence[Sample], rounds: int) -> list[str]:
+    """What is not flat, a sentence each: the last third is compared with the second."""
+    third = len(samples) // 3
+    early, late = samples[third : 2 * third], samples[2 * third :]
+    wrong = []
+    for name in ("descriptors", "threads"):
+        first, last = (max(getattr(sample, name) for sample in part) for part in (early, late))
+        if last > first:
+            wrong.append(f"{name} grew from {first} to {last}")
+    first, last = (min(sample.memory for sample in part) for part in (early, late))
+    if last - first > _ROOM + _A_ROUND * rounds // 3:
+        wrong.append(f"memory grew from {first:,} to {last:,} bytes")
+    return wrong
+
+
+def run(*, rounds: int, seconds: float, seed: int, directory: Path, pair: Pair) -> Result:
+    """So many rounds of opening and closing, then so many seconds of writes and reads, each in a process of its own."""
+    rows, violations = [], []
+    fast = pair.with_durability("process-crash")
+    for fault, arguments, times in (
+        ("open and close a writer and a reader", ("rounds", str(rounds)), rounds),
+        (f"write and read for {seconds:.0f} s", ("seconds", str(seconds)), 1),
+    ):
+        target = Target.make(directory / arguments[0], fast)
+        ended = play(__name__, target, Workload(seed=seed), *arguments, patience=120 + rounds + 3 * seconds)
+        samples = [Sample(*sample) for sample in ended.answer.get("samples", [])]
+        done = ended.answer.get("done", 0)
+        wrong = ended.wrong or grown(samples, done)
+        if not ended.wrong:
+            first, last = samples[len(samples) // 3], samples[-1]
+            happened = (
+                f"{done:,} rounds: descriptors {first.descriptors} to {last.descriptors}, threads {first.threads} to "
+                f"{last.threads}, anonymous memory {first.memory / 1e6:.1f} to {last.memory / 1e6:.1f} MB"
+            )
+        else:
+            happened = "it did not end well"
+        rows.append(Row(fault=fault, times=times, happened=happened, violations=len(wrong), seed=seed))
+        violations += [f"{fault}: {each}" for each in wrong]
+    return Result(rows=rows, violations=violations)
+
+
+# -- the process itself ------------------------------------------------------------------------
+
+
+def _open_and_close(target: Target, workload: Workload, rounds: int) -> Iterator[None]:
+    clock = Clock.take_over()
+    for number in range(rounds):
+        with create_new_writer(target.options()) as writer, create_new_reader(target.options()) as reader:
+            clock.now = stamp(1, number)
+            reader.wait_for(perform(writer, workload.call(1, number), target.description), timeout=60.0)
+            reader.get_document(workload.key(number % workload.keys))
+            yield
+
+
+def _write_and_read(target: Target, workload: Workload, seconds: float) -> Iterator[None]:
+    clock = Clock.take_over()
+    end = time.monotonic() + seconds
+    with ExitStack() as stack:
+        writer = stack.enter_context(create_new_writer(target.options()))
+        reader = stack.enter_context(create_new_reader(target.options()))
+        keys = workload.all_keys()
+        for number in itertools.count():
+            if time.monotonic() > end:
+                return
+            clock.now = stamp(1, number)
+            token = perform(writer, workload.call(1, number), target.description)
+            reader.get_document(keys[number % len(keys)])
+            if number % 20 == 0:
+                reader.wait_for(token, timeout=60.0)
+                list(reader.scan())
+                list(reader.multiget_values(keys, ["w", "n", "f1"]))
+            yield
+
+
+def _watch(rounds: Iterator[None], due: Callable[[int], bool], samples: list[Sample]) -> int:
+    """Go through the rounds and take a sample whenever one is due; how many rounds there were."""
+    done = 0
+    for _ in rounds:
+        done += 1
+        if due(done):
+            samples.append(Sample.take())
+    return done
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The program's exit status."""
+    target, workload, (what, amount) = given(arguments)
+    samples: list[Sample] = []
+    if what == "rounds":
+        every = max(1, int(amount) // _SAMPLES)
+        rounds = _open_and_close(target, workload, int(amount))
+        done = _watch(rounds, lambda number: number % every == 0, samples)
+    else:
+        began, apart = time.monotonic(), float(amount) / _SAMPLES
+        rounds = _write_and_read(target, workload, float(amount))
+        done = _watch(rounds, lambda _: time.monotonic() - began >= apart * len(samples), samples)
+    sys.stdout.write(json.dumps({"done": done, "samples": samples}) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,83 @@
+"""What a campaign comes to: rows of one table, written between two marks in a document."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+__all__ = ["BEGIN", "END", "Result", "Row", "table", "versions", "write_table"]
+
+BEGIN: Final = "<!-- faults: begin -->"
+END: Final = "<!-- faults: end -->"
+_HEAD: Final = ("Fault", "Times", "What happened", "Violations", "Seed", "Versions")
+_PACKAGES: Final = ("lmdb",)
+
+
+def versions(packages: Sequence[str] = _PACKAGES) -> str:
+    """Python's version, the system's, and those of `packages`."""
+    parts = [f"Python {platform.python_version()}", f"{platform.system()} {platform.release()}"]
+    return ", ".join([*parts, *(f"{name} {metadata.version(name)}" for name in packages)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One fault."""
+
+    fault: str
+    times: int
+    """How often it was done and counted; 0 where it was not run."""
+    happened: str
+    """What came of it, in words and figures."""
+    violations: int
+    seed: int
+    versions: str = field(default_factory=versions)
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as the table shows it."""
+        return (self.fault, f"{self.times:,}", self.happened, str(self.violations), str(self.seed), self.versions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One campaign."""
+
+    rows: Sequence[Row]
+    violations: Sequence[str] = ()
+    """A sentence for each, as far as they are told apart."""
+    not_run: Sequence[str] = ()
+    """What could not be run here, each with its reason."""
+
+    @property
+    def good(self) -> bool:
+        """Nothing was violated."""
+        return not self.violations and not any(row.violations for row in self.rows)
+
+    def require(self) -> None:
+        """Raise AssertionError that tells the violations, if there are any."""
+        if not self.good:
+            shown = [*self.violations[:20], *(f"{row.fault}: {row.violations}" for row in self.rows if row.violations)]
+            raise AssertionError("\n".join(shown))
+
+
+def table(rows: Iterable[Row]) -> str:
+    """A Markdown table."""
+    lines = [_line(_HEAD), _line(["---"] * len(_HEAD)), *(_line(row.cells()) for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def write_table(path: Path, rows: Iterable[Row]) -> None:
+    """Replace what stands between the marks in a document, which are added at its end where they are missing."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if BEGIN not in text:
+        text += f"\n{BEGIN}\n{END}\n"
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    path.write_text(f"{before}{BEGIN}\n\n{table(rows)}\n{END}{after}", encoding="utf-8")

@@ -1,0 +1,122 @@
+"""What a campaign harms: one store on a backend and a transport, and the directory of everything that it leaves."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from ikvcore.admin import create_store
+from ikvcore.clientoptions import DEFAULT_BACKEND, DEFAULT_TRANSPORT, ClientOptions, ClientOptionsBuilder
+from ikvcore.models import StoreDescription
+from ikvcore.protocols import Transport
+from ikvcore.testing._plugins import open_transport
+
+__all__ = ["ACCOUNT", "PASSKEY", "Pair", "Target"]
+
+ACCOUNT: Final = "faults"
+PASSKEY: Final = "faults-passkey"
+_numbers: Final = itertools.count(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """The plugins under test and their options."""
+
+    backend: str = DEFAULT_BACKEND
+    transport: str = DEFAULT_TRANSPORT
+    backend_options: Mapping[str, Any] = field(default_factory=dict)
+    transport_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_durability(self, word: str) -> Pair:
+        """The same with this durability on both sides, for plugins that have such an option."""
+        return replace(
+            self,
+            backend_options={**self.backend_options, "durability": word},
+            transport_options={**self.transport_options, "durability": word},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One store. Its home is where the process's IKV_HOME says; `directory` holds mounts, records and marks."""
+
+    directory: Path
+    pair: Pair
+    description: StoreDescription
+
+    @classmethod
+    def make(cls, directory: Path, pair: Pair, *, partitions: int = 2) -> Target:
+        """Make a store of the harness's one account, whose passkey a process verifies once."""
+        directory.mkdir(parents=True)
+        description = create_store(
+            f"faults-{next(_numbers)}",
+            account_id=ACCOUNT,
+            account_passkey=PASSKEY,
+            primary_key="id",
+            partitions=partitions,
+            transport=pair.transport,
+            transport_options=pair.transport_options,
+        )
+        return cls(directory=directory, pair=pair, description=description)
+
+    def mount(self, name: str = "mount") -> Path:
+        """A mount directory of this name."""
+        return self.directory / name
+
+    def options(self, mount: str = "mount", **more: Any) -> ClientOptions:
+        """Options for readers of that mount and for writers; `more` is what ClientOptions takes."""
+        pair = self.pair
+        built = (
+            ClientOptionsBuilder()
+            .with_store_name(self.description.store_name)
+            .with_account_id(ACCOUNT)
+            .with_account_passkey(PASSKEY)
+            .with_backend(pair.backend, **pair.backend_options)
+            .with_transport(pair.transport, **pair.transport_options)
+            .with_mount_directory(self.mount(mount))
+            .with_console_logging("ERROR")
+            .build()
+        )
+        return replace(built, **more) if more else built
+
+    def open_log(self) -> Transport:
+        """The store's log; the caller closes it."""
+        return open_transport(
+            self.pair.transport, self.description.store_name, ACCOUNT, PASSKEY, self.pair.transport_options
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A form that a worker can be given."""
+        pair = self.pair
+        return {
+            "directory": str(self.directory),
+            "backend": pair.backend,
+            "transport": pair.transport,
+            "backend_options": dict(pair.backend_options),
+            "transport_options": dict(pair.transport_options),
+            "description": self.description.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Target:
+        """The inverse of to_json."""
+        return cls(
+            directory=Path(data["directory"]),
+            pair=Pair(
+                backend=data["backend"],
+                transport=data["transport"],
+                backend_options=data["backend_options"],
+                transport_options=data["transport_options"],
+            ),
+            description=StoreDescription.from_json(data["description"]),
+        )
+
+    def save(self) -> Path:
+        """Write target.json into the directory, for `python -m ikvcore.testing.faults.worker`."""
+        path = self.directory / "target.json"
+        path.write_text(json.dumps(self.to_json()))
+        return path

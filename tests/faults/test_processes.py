@@ -1,0 +1,133 @@
+"""Processes that are killed, stopped, forked and kept busy: the short forms of what `make faults` does in full."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from ikvcore.testing.faults import children, pinned
+from ikvcore.testing.faults.__main__ import main
+from ikvcore.testing.faults.campaigns import CAMPAIGNS
+from ikvcore.testing.faults.leaks import Sample, grown
+from ikvcore.testing.faults.result import BEGIN, END, Result, Row, write_table
+from ikvcore.testing.faults.target import Pair
+
+SEEDED = Path(__file__).with_name("seeded.py")
+WAYS = (
+    "multiprocessing fork, daemon",
+    "ProcessPoolExecutor of forks",
+    "forkserver",
+    "a daemon that opens after it has become one",
+    "a daemon that had opened before",
+)
+"""What tests/test_forks.py does not play, call by call; `make faults` plays all the ways that there are."""
+
+
+def short(name: str, directory: Path) -> Result:
+    campaign = CAMPAIGNS[name]
+    return campaign.load()(directory=directory / name, seed=1, pair=Pair(), **campaign.short)
+
+
+@pytest.mark.parametrize("name", ["killed-writers", "killed-ingesters", "killed-readers"])
+def test_kill_9_loses_invents_and_repeats_nothing(name: str, tmp_path: Path) -> None:
+    short(name, tmp_path).require()
+
+
+def test_an_ingester_that_is_killed_stopped_or_silent_is_replaced(tmp_path: Path) -> None:
+    """Killed: within 1 s; silent: within 6 s, alive, and fenced when it goes on; stopped in a write: killed for it."""
+    short("takeover", tmp_path).require()
+
+
+def test_readers_killed_in_a_read_keep_no_pages(tmp_path: Path) -> None:
+    """Not even their slots: there are fewer of them than readers are killed."""
+    fault = f"{SEEDED}:few_reader_slots"
+    pinned.run(times=20, seed=1, directory=tmp_path / "pinned", pair=Pair(), fault=fault).require()
+
+
+def test_readers_that_are_never_cleared_away_would_be_found(tmp_path: Path) -> None:
+    """The same campaign, where nobody looks for dead readers: the files grow without end."""
+    fault = f"{SEEDED}:killed_readers_kept"
+    result = pinned.run(times=40, seed=1, directory=tmp_path / "pinned", pair=Pair(), fault=fault)
+    assert any("the files grew" in violation for violation in result.violations)
+
+
+def test_sixteen_threads_read_write_close_and_open(tmp_path: Path) -> None:
+    short("threads", tmp_path).require()
+
+
+def test_children_work_or_are_refused_at_once(tmp_path: Path) -> None:
+    result = children.run(times=1, seed=1, directory=tmp_path / "children", pair=Pair(), ways=WAYS)
+    result.require()
+
+
+@pytest.mark.requires_part(
+    "gunicorn", available=importlib.util.find_spec("gunicorn") is not None, how="pip install gunicorn"
+)
+def test_gunicorns_workers_work_or_are_refused_at_once(tmp_path: Path) -> None:
+    """Without preload, with what was opened before the fork, and with what is opened in post_fork."""
+    ways = [way for way in children.WAYS if "gunicorn" in way]
+    children.run(times=1, seed=1, directory=tmp_path / "children", pair=Pair(), ways=ways).require()
+
+
+def test_nothing_leaks(tmp_path: Path) -> None:
+    short("leaks", tmp_path).require()
+
+
+# -- the campaigns' own parts ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "sample"),
+    [
+        ("descriptors", lambda n: Sample(10 + n // 10, 3, 1 << 20)),
+        ("threads", lambda n: Sample(10, 3 + n // 10, 1 << 20)),
+        ("memory", lambda n: Sample(10, 3, (1 << 20) + n * (1 << 20))),
+    ],
+)
+def test_growth_is_seen(name: str, sample: object) -> None:
+    assert callable(sample)
+    found = grown([sample(number) for number in range(30)], rounds=30)
+    assert len(found) == 1
+    assert found[0].startswith(name)
+
+
+def test_what_is_flat_is_not_growth() -> None:
+    assert grown([Sample(10 + (number < 5), 3, 1 << 20) for number in range(30)], rounds=30) == []
+
+
+def test_the_table_replaces_the_one_before(tmp_path: Path) -> None:
+    """And nothing else of the document."""
+    document = tmp_path / "reliability.md"
+    document.write_text(f"# Before\n\n{BEGIN}\nan old table\n{END}\n\nAfter.\n")
+    row = Row(fault="a | b", times=1_000, happened="x", violations=0, seed=3, versions="v")
+    for _ in range(2):
+        write_table(document, [row])
+    text = document.read_text()
+    assert text.startswith("# Before\n")
+    assert text.endswith("\nAfter.\n")
+    assert text.count("| a \\| b | 1,000 | x | 0 | 3 | v |\n") == 1
+    assert "an old table" not in text
+
+
+def test_the_program_says_what_was_violated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its exit status, and in the table that it writes."""
+    monkeypatch.setattr("ikvcore.testing.faults.kills.writers", _violated)
+    table = tmp_path / "reliability.md"
+    assert main(["--only", "killed-writers", "--table", str(table), "--directory", str(tmp_path), "--seed", "5"]) == 1
+    assert "| seeded | 12 | lost | 1 | 5 |" in table.read_text()
+
+
+def test_a_campaign_that_dies_is_a_violation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dying(**_: object) -> Result:
+        raise TimeoutError("not within 60 s: something")
+
+    monkeypatch.setattr("ikvcore.testing.faults.kills.writers", dying)
+    table = tmp_path / "reliability.md"
+    assert main(["--only", "killed-writers", "--table", str(table), "--directory", str(tmp_path)]) == 1
+    assert "TimeoutError: not within 60 s: something | 1 |" in table.read_text()
+
+
+def _violated(*, times: int, seed: int, directory: Path, pair: Pair) -> Result:
+    return Result(rows=[Row(fault="seeded", times=times, happened="lost", violations=1, seed=seed)], violations=["one"])
