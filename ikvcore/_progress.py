@@ -56,14 +56,16 @@ class PartitionProgress:
         """Where a subscription goes on."""
         return Start(self.position, self.witness)
 
-    def past(self, message: LogMessage, *, identity: str, timestamp: int | None, bad: bool) -> PartitionProgress:
-        """The progress after one more message."""
+    def past(
+        self, last: LogMessage, *, identity: str, timestamp: int | None, passed: int, bad: int
+    ) -> PartitionProgress:
+        """The progress after `passed` more messages, `bad` of them quarantined."""
         return PartitionProgress(
-            position=message.position + 1,
-            applied=self.applied + 1,
+            position=last.position + 1,
+            applied=self.applied + passed,
             quarantined=self.quarantined + bad,
             timestamp=timestamp,
-            witness=Witness(identity, message.position, message_checksum(message.key, message.value)),
+            witness=Witness(identity, last.position, message_checksum(last.key, last.value)),
         )
 
     def moved(self, position: Position) -> PartitionProgress:

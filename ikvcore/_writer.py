@@ -201,7 +201,7 @@ def _routed(document: IKVDocument, store: StoreDescription) -> tuple[Fields, byt
             f"a document is wanted, not {type(document).__name__}; build one with IKVDocumentBuilder or "
             "IKVDocument.from_dict"
         )
-    fields = dict(document.fields)
+    fields: Fields = document.fields
     routing = b""
     for name, key_type, role in (
         (store.primary_key, store.primary_key_type, "primary key"),
@@ -213,7 +213,8 @@ def _routed(document: IKVDocument, store: StoreDescription) -> tuple[Fields, byt
         if given is None:
             raise InvalidDocumentError(name, role, fields)
         data = _key_data(name, given, key_type)
-        fields[name] = (key_type, data)
+        if given != (key_type, data):  # a key of the other type: it is published in the store's
+            fields = {**fields, name: (key_type, data)}
         routing = message_key(key_type, data)
     return fields, routing
 
