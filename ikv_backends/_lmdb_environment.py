@@ -8,6 +8,7 @@ may open a directory once only, so who opens one here has to see to that (_lmdb_
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import resource
 import threading
@@ -19,10 +20,13 @@ from typing import Final, NoReturn, TypeAlias, TypeVar
 
 import lmdb
 
+from ikv_backends._lmdb_writer import watch
 from ikvcore.errors import ForkedError, IKVError, StorageFullError
 from ikvcore.forks import after_fork_in_child, leak
 
 __all__ = ["CommitFailedError", "LmdbEnvironment", "Transaction"]
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -38,6 +42,7 @@ _GROWTHS: Final = 8
 _READER_CHECK_SECONDS: Final = 60.0
 _MARGIN: Final = 1 << 20
 """Less free space than this beside what is written counts as a full disk: pages are copied on write."""
+_DAMAGED: Final = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -88,25 +93,39 @@ class _Gate:
 class LmdbEnvironment:
     """One environment. Thread-safe; in a forked child every call but `close` raises ForkedError.
 
-    what: "replica" or "log", for messages. error: the class that LMDB's errors become. create: make an empty
-    environment where there is none; otherwise an absent or empty file is an error, since its content would be gone in
-    silence.
+    what: "replica" or "log", for messages. error: the class that LMDB's errors become; damaged: what becomes of a file
+    that is not what LMDB wrote. create: make an empty environment where there is none; otherwise an absent or empty
+    file is an error, since its content would be gone in silence.
     """
 
-    def __init__(self, directory: Path, *, sync: bool, create: bool, what: str, error: type[IKVError]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        sync: bool,
+        create: bool,
+        what: str,
+        error: type[IKVError],
+        damaged: Callable[[str], IKVError] | None = None,
+    ) -> None:
         self.directory = directory
         self.sync = sync
         self.is_forked = False
         self._what = what
         self._error = error
+        self._damaged: Callable[[str], IKVError] = damaged or (
+            lambda text: error(f"{self._described} is damaged: {text}")
+        )
         self._data_file = directory / "data.mdb"
         self._gate = _Gate()
         self._suspect = False
         self._readers_checked = time.monotonic()
+        self._waiting: dict[int, float] = {}  # thread -> since when it waits for LMDB's write lock
         self._env: lmdb.Environment | None = self._open(create)
         self.begin: Callable[[], Transaction] = self._env.begin
         """LMDB's own method, for reads that are too short for a call more. Where it fails, `begin_read` knows why."""
         after_fork_in_child(self)
+        watch(self)
 
     @staticmethod
     def create(directory: Path, entries: dict[bytes, bytes]) -> None:
@@ -201,7 +220,7 @@ class LmdbEnvironment:
             try:
                 if self._suspect:
                     raise _SuspectError
-                return self._usable().begin(write=write)
+                return self._begin_write() if write else self._usable().begin()
             except BaseException as exc:
                 self._gate.leave()
                 cure = self._cure(exc)
@@ -212,6 +231,19 @@ class LmdbEnvironment:
             with self._gate.alone():
                 cure()
         raise AssertionError("the last attempt raises or returns")
+
+    def _begin_write(self) -> Transaction:
+        thread = threading.get_ident()
+        self._waiting[thread] = time.monotonic()
+        try:
+            return self._usable().begin(write=True)
+        finally:
+            del self._waiting[thread]
+
+    @property
+    def waiting_since(self) -> float | None:
+        """See _lmdb_writer."""
+        return min(list(self._waiting.values()), default=None)
 
     def _cure(self, exc: BaseException) -> Callable[[], object] | None:
         if isinstance(exc, _SuspectError):
@@ -256,7 +288,17 @@ class LmdbEnvironment:
             env, self._env = self._env, None
             self.begin = self._refuse
             if env is not None:
+                if not self.sync:
+                    self._sync(env)
                 env.close()
+
+    @staticmethod
+    def _sync(env: lmdb.Environment) -> None:
+        """Bring to disk what commits left to the operating system: what was closed in good order survives it all."""
+        try:
+            env.sync(True)
+        except lmdb.Error as exc:
+            _log.warning("an environment could not be synced at its close: %s", exc)
 
     def forked(self) -> None:
         """See ikvcore.forks. Closing here would clear the parent's reader slots, so the environment is leaked."""
@@ -285,7 +327,7 @@ class LmdbEnvironment:
 
     def _open(self, create: bool) -> lmdb.Environment:
         if not create and self.size() == 0:
-            raise self._error(f"{self._described} is damaged: its data file is empty")
+            raise self._damaged("its data file is empty")
         reserve = _RESERVE
         while True:
             try:
@@ -317,10 +359,7 @@ class LmdbEnvironment:
         wanted = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
         if (found := self.size()) < wanted:
             env.close()
-            raise self._error(
-                f"{self._described} is damaged: its data file has {found:,} bytes of at least {wanted:,}; restore it "
-                "from a copy"
-            )
+            raise self._damaged(f"its data file has {found:,} bytes of at least {wanted:,}; restore it from a copy")
 
     def _reopen(self) -> None:
         if not self._suspect:  # another thread did it while this one waited
@@ -343,6 +382,8 @@ class LmdbEnvironment:
         code = getattr(exc, "code", 0)
         if isinstance(exc, lmdb.MapFullError | lmdb.DiskError) or code in _FULL or self._is_full(needed):
             return StorageFullError(self.directory, exc)
+        if isinstance(exc, _DAMAGED):
+            return self._damaged(f"{type(exc).__name__}: {exc}")
         return self._error(f"{self._described} could not be {done}: {type(exc).__name__}: {exc}")
 
     def _is_full(self, needed: int) -> bool:

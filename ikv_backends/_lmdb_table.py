@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from ikv_backends._lmdb_environment import LmdbEnvironment
-from ikvcore.errors import ForkedError, InvalidOptionError, StorageError
+from ikvcore.errors import ForkedError, InvalidOptionError, ReplicaDamagedError, StorageError
 from ikvcore.forks import after_fork_in_child
 
 __all__ = ["close_environment", "open_environment"]
@@ -34,7 +34,14 @@ class _Table:
                 raise ForkedError("replica", reopened=True)
             environment = self._open.get(key)
             if environment is None:
-                environment = LmdbEnvironment(directory, sync=sync, create=True, what="replica", error=StorageError)
+                environment = LmdbEnvironment(
+                    directory,
+                    sync=sync,
+                    create=True,
+                    what="replica",
+                    error=StorageError,
+                    damaged=ReplicaDamagedError,
+                )
                 self._open[key] = environment
             elif environment.sync != sync:
                 words = {True: "power-loss", False: "process-crash"}

@@ -177,7 +177,7 @@ class KeyValueStorage:
             try:
                 row = self._checked_row(stored_key, record, view, _EVERYTHING)
             except ReplicaDamagedError as exc:
-                wrong.append(str(exc))
+                wrong.append(exc.what)
                 continue
             if row is not None:
                 found.setdefault(partition, Counts()).add(record)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ikvcore._arguments import as_list
 from ikvcore._keys import key_bytes, message_key, partition_of
 from ikvcore.client import Key
-from ikvcore.errors import PartitionNotHeldError, ShutDownError, StorageError
+from ikvcore.errors import PartitionNotHeldError, ReplicaDamagedError, ShutDownError, StorageError
 from ikvcore.fields import check_name
-from ikvcore.models import Projection, Row, StoreDescription, storage_key
+from ikvcore.models import Cursor, Page, Projection, Row, StoreDescription, storage_key
 from ikvcore.protocols import Storage
 
 __all__ = ["Lookup"]
@@ -22,11 +22,20 @@ _MAX_PROJECTIONS: Final = 4_096
 class Lookup:
     """Finds documents in a storage. Thread-safe."""
 
-    def __init__(self, storage: Storage, store: StoreDescription, held: Sequence[int]) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        store: StoreDescription,
+        held: Sequence[int],
+        *,
+        found_damaged: Callable[[ReplicaDamagedError], object],
+    ) -> None:
+        """`found_damaged` is told of damage that a read meets."""
         self._storage = storage
         self._store = store
         self._held = tuple(held)
         self._get = storage.get
+        self._found_damaged = found_damaged
         self.closed = False
         """Set when the reader is shut down."""
         self._prefix = storage_key(0, b"")
@@ -41,10 +50,20 @@ class Lookup:
         projection = self.projection(field_names)
         return self._find(keys, projection) if keys else []
 
-    def _raise_if_closed(self) -> None:
+    def page(self, projection: Projection, cursor: Cursor | None, limit: int) -> Page:
+        """A page of a scan."""
+        try:
+            return self._storage.scan(projection, after=cursor, limit=limit)
+        except StorageError as exc:
+            self._failed(exc)
+            raise
+
+    def _failed(self, exc: StorageError) -> None:
         """A read that a shutdown overtook fails somewhere in the engine; its caller should learn what happened."""
         if self.closed:
             raise ShutDownError("reader") from None
+        if isinstance(exc, ReplicaDamagedError):
+            self._found_damaged(exc)
 
     def projection(self, field_names: Sequence[str] | None) -> Projection:
         """The projection of these names, the same object each time, so that storages can cache by it."""
@@ -74,8 +93,8 @@ class Lookup:
             projection = self._one(field_name)
         try:
             row = self._get(key, projection)
-        except StorageError:
-            self._raise_if_closed()
+        except StorageError as exc:
+            self._failed(exc)
             raise
         if row is None:
             key_bytes(primary_key, self._store.primary_key_type)
@@ -91,8 +110,8 @@ class Lookup:
     def _find(self, primary_keys: Sequence[Key], projection: Projection) -> list[Row | None]:
         try:
             return self._read(primary_keys, projection)
-        except StorageError:
-            self._raise_if_closed()
+        except StorageError as exc:
+            self._failed(exc)
             raise
 
     def _read(self, primary_keys: Sequence[Key], projection: Projection) -> list[Row | None]:

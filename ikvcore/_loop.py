@@ -4,6 +4,9 @@ Each turn it either ingests, or waits a tick and looks whether it should. One wo
 efficiency: the lock decides which. A worker whose commit was fenced gives the lock up and follows for a while; a
 worker that finds the lock taken and its holder silent ingests without the lock, which the compare-and-set makes
 harmless.
+
+Where the replica is found damaged, whoever holds the lock stops ingesting into it and builds the generation that
+replaces it; everybody changes over when CURRENT names that.
 """
 
 from __future__ import annotations
@@ -12,12 +15,18 @@ import enum
 import logging
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from ikvcore._generations import Generations
 from ikvcore._ingest import Ingester
 from ikvcore._mount import Mount, MountLock
+from ikvcore._opened import Opened
+from ikvcore._rebuild import Rebuild
 from ikvcore._status import SILENCE, Status, boot_id
-from ikvcore.errors import FencedError, IKVError, LogDivergedError, LogTrimmedError
+from ikvcore.errors import FencedError, IKVError, LogDivergedError, LogTrimmedError, ReplicaDamagedError
+from ikvcore.models import Position
+from ikvcore.protocols import Storage, Transport
 
 __all__ = ["ReplicaLoop", "Role"]
 
@@ -39,15 +48,34 @@ class Role(enum.Enum):
 
 
 class ReplicaLoop:
-    """Calls an Ingester as long as this worker is the one to ingest, and says on the mount how it goes.
+    """Keeps a replica fresh as long as this worker is the one to do it, and says on the mount how it goes.
 
-    `mount` and `lock` are None where nobody else can have the replica; then this worker always ingests.
+    `make_ingester` makes what applies the log to a storage. `mount` and `lock` are None where nobody else can have the
+    replica; then this worker always ingests. `on_change` is called when another storage is to be read, or none.
     """
 
-    def __init__(self, ingester: Ingester, *, mount: Mount | None = None, lock: MountLock | None = None) -> None:
-        self._ingester = ingester
+    def __init__(
+        self,
+        generations: Generations,
+        transport: Transport,
+        make_ingester: Callable[[Storage], Ingester],
+        *,
+        partitions: Sequence[int],
+        mount: Mount | None = None,
+        lock: MountLock | None = None,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._generations = generations
+        self._transport = transport
+        self._make_ingester = make_ingester
+        self._partitions = partitions
         self._mount = mount
         self._lock = lock
+        self._on_change = on_change
+        self._ingester: Ingester | None = None
+        self._rebuild: Rebuild | None = None
+        self._looked = 0.0
+        self._marked = False  # whether opened.json says that the files are being written, by this worker
         self._stopped = threading.Event()
         self._follow_until = 0.0
         self._last_beat = 0.0
@@ -67,7 +95,14 @@ class ReplicaLoop:
     @property
     def halts(self) -> dict[int, str]:
         """Partitions that stopped before a bad event, with the reason."""
-        return dict(self._ingester.halts)
+        ingester = self._ingester
+        return {} if ingester is None else dict(ingester.halts)
+
+    @property
+    def rebuilt(self) -> Mapping[int, Position]:
+        """How far a damaged replica was rebuilt by this worker."""
+        rebuild = self._rebuild
+        return {} if rebuild is None else rebuild.reached
 
     @property
     def last_error(self) -> str | None:
@@ -76,7 +111,7 @@ class ReplicaLoop:
         return self._last_error or halt
 
     def run(self) -> None:
-        """Work until `stop`; then give the ingest up in good order."""
+        """Work until `stop`; then give the ingest up in good order. The lock stays with whoever closes the storage."""
         try:
             while not self._stopped.is_set():
                 self._turn_began = time.monotonic()
@@ -86,17 +121,16 @@ class ReplicaLoop:
                     _log.exception("the replica loop failed")
                     self._failed(exc, fatal=True)
         finally:
-            self._ingester.close()
+            self._forget()
             if self.role is Role.INGESTING:
                 self._tell(ingesting=False)
-            if self._lock is not None:
-                self._lock.release()
 
     def _turn(self) -> None:
+        self._look_around()
         if self._may_ingest():
             self._set_role(Role.INGESTING)
             self._beat()
-            self._ingest()
+            self._work(self._ingest if self._generations.damage is None else self._rebuild_damaged)
         else:
             self._set_role(Role.FOLLOWING)
             self._stopped.wait(TICK)
@@ -108,15 +142,19 @@ class ReplicaLoop:
     def stop(self) -> None:
         """Have `run` return soon. From any thread."""
         self._stopped.set()
-        self._ingester.wake()
+        for ingester in (self._ingester, None if self._rebuild is None else self._rebuild.ingester):
+            if ingester is not None:
+                ingester.wake()
 
     def _may_ingest(self) -> bool:
         if self._lock is None or self._mount is None:
             return True
         if time.monotonic() < self._follow_until:
             return False
+        if self._lock.held:
+            return True
         if self._lock.try_acquire():
-            self._found_locked = 0.0
+            self._found_locked, self._marked = 0.0, False  # who had it may have said that the files are closed
             return True
         self._found_locked = self._found_locked or time.monotonic()
         return self._holder_is_silent(self._mount)
@@ -134,20 +172,72 @@ class ReplicaLoop:
             heard = self._found_locked = max(heard, status.heartbeat)
         return time.monotonic() - heard > SILENCE
 
-    def _ingest(self) -> None:
+    def _look_around(self) -> None:
+        """See whether another process has replaced the replica, or found it damaged."""
+        now = time.monotonic()
+        if now - self._looked < TICK:
+            return
+        self._looked = now
+        if self._generations.refresh():
+            self._changed_over()
+
+    def _changed_over(self) -> None:
+        self._forget()
+        self._on_change()
+        self._notify()
+
+    def _forget(self) -> None:
+        """Give up what was begun in a storage that is no longer the one."""
+        if self._ingester is not None:
+            self._ingester.close()
+            self._ingester = None
+        if self._rebuild is not None:
+            self._rebuild.abandon()
+            self._rebuild = None
+        self._marked = False
+
+    def _ingest(self) -> bool:
+        self._mark_opened()
+        if self._ingester is None:
+            self._ingester = self._make_ingester(self._generations.storage)
+        return self._ingester.step(TICK)
+
+    def _rebuild_damaged(self) -> bool:
+        """A step towards the generation that replaces the damaged one. Without the lock somebody else may be at it."""
+        if self._lock is not None and not self._lock.held:
+            self._stopped.wait(TICK)
+            return False
+        self._mark_opened()
+        if self._rebuild is None:
+            self._rebuild = Rebuild(self._generations, self._transport, self._make_ingester, self._partitions)
+        if self._rebuild.step(TICK):
+            # Its ingester goes on as ours.
+            self._ingester, self._rebuild = self._rebuild.ingester, None
+            self._on_change()
+        return True
+
+    def _mark_opened(self) -> None:
+        """Say, before the first write, that the files are not whole until they are closed."""
+        if self._mount is not None and not self._marked:
+            Opened.mark(self._mount.path, clean=False)
+        self._marked = True
+
+    def _work(self, step: Callable[[], bool]) -> None:
         try:
-            committed = self._ingester.step(TICK)
+            committed = step()
         except FencedError as exc:
             _log.info("another worker ingests now: %s", exc)
             self._failures, self.failure = 0, None  # what failed here is now the other worker's to find out
-            self._ingester.forget()
+            self._forget()
             if self._lock is not None:
                 self._lock.release()
                 self._follow_until = time.monotonic() + _FOLLOW_AFTER_FENCE
         except (LogTrimmedError, LogDivergedError) as exc:
             # The log can be restored under us, so look again; but nobody should wait for it in vain.
-            self._ingester.forget()
+            self._forget()
             self._failed(exc, fatal=True)
+        except ReplicaDamagedError as exc:
+            self._damaged(exc)
         except Exception as exc:  # a plugin may raise anything; the thread must live and say so
             if not isinstance(exc, IKVError):
                 _log.exception("ingest failed unexpectedly")
@@ -155,11 +245,19 @@ class ReplicaLoop:
         else:
             self._succeeded(committed)
 
+    def _damaged(self, exc: ReplicaDamagedError) -> None:
+        """Ingest met damage; or the damaged replica cannot be rebuilt, and then nobody should wait for that."""
+        if self._generations.found_damaged(exc.what):
+            self._changed_over()
+        else:
+            self._forget()
+            self._failed(exc, fatal=True)
+
     def _succeeded(self, committed: bool) -> None:
         if self._failures:
             _log.info("ingest works again")
         recovered, self._failures, self.failure = self.failure is not None, 0, None
-        if committed or recovered or self._ingester.halts:
+        if committed or recovered or self.halts:
             self._notify()
 
     def _failed(self, exc: Exception, *, fatal: bool) -> None:

@@ -3,6 +3,9 @@
 replica.json   the store, its log's identity, the backend, the partitions held; written once, last
 CURRENT        the name of the current generation's directory
 gen-N/         one storage's directory; the storage sees nothing else
+gen-(N+1)/     one that is being built in its place; gen-(N-1)/, one that was damaged, until the next is built
+damage.json    what is wrong with the current generation; see _damage.py
+opened.json    whether the files may have lost writes; see _opened.py
 ingest.lock    lockf: held by the process that ingests (or, for backends that are not shared, that has it open)
 open.lock      lockf: held for a moment while a mount is made or checked
 status.json    what the ingester last said of itself; see _status.py
@@ -14,6 +17,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,7 +34,7 @@ _MANIFEST: Final = "replica.json"
 _CURRENT: Final = "CURRENT"
 _LOCK: Final = "ingest.lock"
 _FIRST_GENERATION: Final = "gen-1"
-_GENERATION: Final = re.compile(r"gen-[0-9]{1,9}")
+_GENERATION: Final = re.compile(r"gen-([0-9]{1,9})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +126,37 @@ class Mount:
         if not _GENERATION.fullmatch(name) or not directory.is_dir():
             raise MountError(self.path, f"its file {_CURRENT} names {name[:40]!r}, which is no generation")
         return directory
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold open.lock: others that open the mount wait."""
+        with _locked(self.path / "open.lock"):
+            yield
+
+    def make_next_generation(self) -> Path:
+        """An empty directory for the generation after the current one. Only the current one is kept beside it.
+
+        Raises MountError. Called by the mount's ingester alone.
+        """
+        current = self.generation()
+        following = f"gen-{int(current.name.removeprefix('gen-')) + 1}"
+        try:
+            for other in self.path.iterdir():
+                if _GENERATION.fullmatch(other.name) and other != current:
+                    shutil.rmtree(other)
+            (self.path / following).mkdir(mode=0o700)
+        except OSError as exc:
+            raise MountError(self.path, f"generation {following} cannot be made: {exc.strerror or exc}") from exc
+        return self.path / following
+
+    def make_current(self, directory: Path) -> None:
+        """Have CURRENT name a generation, durably. Raises MountError."""
+        try:
+            _sync_directory(directory)
+            _sync_directory(self.path)
+            replace_file(self.path / _CURRENT, f"{directory.name}\n".encode())
+        except OSError as exc:
+            raise MountError(self.path, f"its file {_CURRENT} cannot be replaced: {exc.strerror or exc}") from exc
 
     @staticmethod
     def _stored(path: Path) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from ikvcore.errors import (
     IKVError,
     InvalidTokenError,
     NotStartedError,
+    ReplicaDamagedError,
     ShutDownError,
 )
 from ikvcore.fields import FieldType, Value
@@ -85,12 +86,17 @@ class Reader(IKVReader):
                 raise
             try:
                 target = self._catch_up(replica, deadline, progress, allow_stale=allow_stale)
-                documents = replica.storage.count()
+                found = self._first_look(replica)
+                if found is None:  # damaged: what replaces it has to catch up first
+                    target = self._catch_up(replica, deadline, progress, allow_stale=allow_stale)
+                    found = self._first_look(replica)
+                    if found is None:
+                        raise replica.refusal() or ShutDownError("reader")
                 self._connect(replica, target)
             except BaseException:
                 close_replica(replica)
                 raise
-        _log.info("reader of store %s started: %d documents", replica.store.store_name, documents)
+        _log.info("reader of store %s started: %s", replica.store.store_name, found)
 
     def _catch_up(
         self,
@@ -106,9 +112,19 @@ class Reader(IKVReader):
         if allow_stale:
             return target
         replica.check_log()  # a replica that is ahead of its log has nothing to wait for, and is wrong
-        report = _Report(replica.progress(), target, progress)
+        report = _Report(replica.positions(), target, progress)
         replica.wait(target, deadline, cancelled=lambda: self._cancelled, report=report)
         return None
+
+    @staticmethod
+    def _first_look(replica: Replica) -> str | None:
+        """What the replica holds, in words; None where this finds damage that was not known yet."""
+        try:
+            return str(replica.refusal() or f"{replica.storage.count()} documents")
+        except ReplicaDamagedError as exc:
+            if not replica.found_damaged(exc):
+                raise
+            return None
 
     def shutdown(self) -> None:
         if self._forked:
@@ -134,12 +150,28 @@ class Reader(IKVReader):
             self._replica = replica
             self._target = target
             self._was_started = True
-            self._lookup = Lookup(replica.storage, replica.store, replica.partitions)
+            replica.listen(self)
+            self._look_into(replica)
+
+    def replica_changed(self) -> None:
+        """See Listener."""
+        with self._lock:
+            if self._replica is not None:
+                self._look_into(self._replica)
+
+    def _look_into(self, replica: Replica) -> None:
+        """Read from the replica's present storage; have reads refuse where there is none, until there is one."""
+        if replica.damage is None:
+            self._lookup = Lookup(
+                replica.storage, replica.store, replica.partitions, found_damaged=replica.found_damaged
+            )
             self._row = self._lookup.row
+        else:
+            self._lookup, self._row = None, self._row_or_refuse
 
     def _disconnect(self) -> None:
         """Have every read refuse: the reads themselves ask nothing, since they are too short for a question."""
-        self._row = self._refuse_row
+        self._row = self._row_or_refuse
         if self._lookup is not None:
             self._lookup.closed = True
         self._lookup = None
@@ -151,18 +183,28 @@ class Reader(IKVReader):
         return replica
 
     def _found(self, primary_keys: Sequence[Key], field_names: Sequence[str] | None) -> list[Row | None]:
+        return self._looking().rows(primary_keys, field_names)
+
+    def _looking(self) -> Lookup:
+        """What reads go through; found again where the replica was rebuilt this very moment."""
         lookup = self._lookup
+        if lookup is None and not self._forked:
+            self.replica_changed()
+            lookup = self._lookup
         if lookup is None:
             self._refuse()
-        return lookup.rows(primary_keys, field_names)
+        return lookup
 
     def _refuse(self) -> NoReturn:
         if self._forked:
             raise ForkedError("reader")
+        refusal = None if self._replica is None else self._replica.refusal()
+        if refusal is not None:
+            raise refusal
         raise ShutDownError("reader") if self._was_started else NotStartedError("reader")
 
-    def _refuse_row(self, primary_key: Key, field_name: str) -> NoReturn:
-        self._refuse()
+    def _row_or_refuse(self, primary_key: Key, field_name: str) -> Row | None:
+        return self._looking().row(primary_key, field_name)
 
     # -- one value -----------------------------------------------------------------------------
 
@@ -263,10 +305,7 @@ class Reader(IKVReader):
         return ((key, _fields(row)) for key, row in self.scan_rows(field_names))
 
     def scan_rows(self, field_names: Sequence[str] | None = None) -> Iterator[tuple[str | bytes, Row]]:
-        lookup = self._lookup
-        if lookup is None:
-            self._refuse()
-        return self._scan(lookup.projection(field_names))
+        return self._scan(self._looking().projection(field_names))
 
     def count(self) -> int:
         return self._opened().storage.count()
@@ -275,7 +314,7 @@ class Reader(IKVReader):
         cursor = None
         as_text = self._opened().store.primary_key_type is _STRING
         while True:
-            page = self._opened().storage.scan(projection, after=cursor, limit=_SCAN_PAGE)
+            page = self._looking().page(projection, cursor, _SCAN_PAGE)
             for key, row in page.rows:
                 yield key[2:].decode() if as_text else key[2:], row
             cursor = page.cursor
@@ -361,7 +400,12 @@ class Reader(IKVReader):
             return Health(state="stopped", reason="the reader was shut down" if self._was_started else "not started")
         try:
             outlook = replica.outlook()
-            behind = self._behind(replica)
+            if replica.damage is not None and outlook.failure is None:
+                reason = (
+                    f"the replica is damaged ({replica.damage.reason}) and is being rebuilt; reads raise until then"
+                )
+                return Health(state="catching-up", reason=reason)
+            behind = 0 if replica.damage is not None else self._behind(replica)
         except ForkedError:
             raise
         except IKVError as exc:
@@ -397,11 +441,11 @@ class _Report:
 
     def __init__(
         self,
-        began: Mapping[int, Any],
+        began: Mapping[int, Position],
         target: Mapping[int, Position],
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        self._began = {p: began[p].position if p in began else 0 for p in target}
+        self._began = {p: began.get(p, 0) for p in target}
         self._total = sum(max(0, end - self._began[p]) for p, end in target.items())
         self._progress = progress
 

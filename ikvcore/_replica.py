@@ -5,31 +5,37 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from ikvcore import errors
+from ikvcore._check import verify_files
+from ikvcore._damage import Damage
 from ikvcore._deadline import Deadline
+from ikvcore._generations import Generations
 from ikvcore._ingest import Ingester
-from ikvcore._kvstorage import KeyValueStorage
 from ikvcore._loop import ReplicaLoop, Role
 from ikvcore._mount import Manifest, Mount, MountLock
+from ikvcore._opened import Opened
 from ikvcore._progress import PartitionProgress, read_progress
 from ikvcore._status import Status
+from ikvcore._storage import opened_storage
 from ikvcore.errors import (
     ForkedError,
     IKVError,
     IngestHaltedError,
     MountBusyError,
+    ReplicaDamagedError,
     ShutDownError,
 )
 from ikvcore.forks import after_fork_in_child
 from ikvcore.models import BackendContext, BackendInfo, Position, StoreDescription
 from ikvcore.protocols import OrderedKeyValue, Storage, Transport
 
-__all__ = ["Replica", "ReplicaPlan", "manifest_of"]
+__all__ = ["Listener", "Replica", "ReplicaPlan", "manifest_of", "summary"]
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +51,8 @@ class ReplicaPlan:
     """What a replica is opened with."""
 
     backend: BackendInfo
+    backend_name: str
+    """As the options chose it: a name, or dist:name."""
     backend_options: Any
     open_storage: Callable[[BackendContext], OrderedKeyValue | Storage]
     mount: Path | None
@@ -67,8 +75,15 @@ def manifest_of(plan: ReplicaPlan, store: StoreDescription) -> Manifest:
     return Manifest(description=store, backend=plan.backend.name, partitions=plan.partitions, history=plan.history)
 
 
+class Listener(Protocol):
+    """Somebody who reads a replica."""
+
+    def replica_changed(self) -> None:
+        """Another storage is to be read now, or none until a damaged one is rebuilt."""
+
+
 class Replica:
-    """One process's open replica. Owns its transport, storage, lock and loop."""
+    """One process's open replica. Owns its transport, storages, lock and loop."""
 
     def __init__(self, plan: ReplicaPlan, transport: Transport) -> None:
         self.plan = plan
@@ -77,25 +92,28 @@ class Replica:
         self.partitions = plan.partitions
         self.users = 0
         self._forked = False
+        self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
         self._mount = self._open_mount()
         self._lock = None if self._mount is None else MountLock(self._mount.path)
+        self._generations: Generations | None = None
         try:
-            self.storage = self._open_storage()
-            ingester = Ingester(
-                self.storage,
+            self._hold_alone()
+            self._check_suspect()
+            self._generations = Generations(self._mount, self._open_storage)
+            self.loop = ReplicaLoop(
+                self._generations,
                 transport,
+                self._make_ingester,
                 partitions=plan.partitions,
-                quarantine=plan.on_bad_event == "quarantine",
-                partial_history=plan.history == "partial",
+                mount=self._mount,
+                lock=self._lock if plan.backend.process_shared else None,
+                on_change=self._tell_listeners,
             )
-            shared = plan.backend.process_shared
-            self.loop = ReplicaLoop(ingester, mount=self._mount, lock=self._lock if shared else None)
             self._thread = threading.Thread(target=self.loop.run, name="ikvcore-replica", daemon=True)
             self._thread.start()
         except BaseException:
-            storage: Storage | None = getattr(self, "storage", None)
-            if storage is not None:
-                storage.close()
+            if self._generations is not None:
+                self._generations.close()
             if self._lock is not None:
                 self._lock.close()
             raise
@@ -106,17 +124,42 @@ class Replica:
             return None
         return Mount.open(self.plan.mount, manifest_of(self.plan, self.store))
 
-    def _open_storage(self) -> Storage:
-        directory = None
-        if self._mount is not None:
-            if not self.plan.backend.process_shared and self._lock is not None and not self._lock.try_acquire():
-                status = Status.read(self._mount.path)
-                raise MountBusyError(self._mount.path, self.plan.backend.name, status.pid if status else None)
-            directory = self._mount.generation()
+    def _hold_alone(self) -> None:
+        """Take the mount for this process, where its backend cannot be shared."""
+        if self._mount is None or self._lock is None or self.plan.backend.process_shared:
+            return
+        if not self._lock.try_acquire():
+            status = Status.read(self._mount.path)
+            raise MountBusyError(self._mount.path, self.plan.backend.name, status.pid if status else None)
+
+    def _check_suspect(self) -> None:
+        """Verify files that may have lost writes when the machine went down; once, whichever process comes first."""
+        mount = self._mount
+        if mount is None or not Opened.suspect(mount.path):
+            return
+        with mount.alone():
+            if not Opened.suspect(mount.path):
+                return
+            directory = mount.generation()
+            if Damage.read(mount.path, directory.name) is None:
+                _log.warning("the mount %s was not closed before the machine went down; checking it", mount.path)
+                wrong = verify_files(directory, backend=self.plan.backend_name, options=self.plan.backend_options)
+                if wrong:
+                    Damage(generation=directory.name, reason=summary(wrong)).write(mount.path)
+            Opened.mark(mount.path, clean=True)
+
+    def _open_storage(self, directory: Path | None) -> Storage:
         opened = self.plan.open_storage(BackendContext(directory=directory, options=self.plan.backend_options))
-        if isinstance(opened, OrderedKeyValue):
-            return KeyValueStorage(opened, max_key_bytes=self.plan.backend.max_key_bytes)
-        return opened
+        return opened_storage(opened, self.plan.backend)
+
+    def _make_ingester(self, storage: Storage) -> Ingester:
+        return Ingester(
+            storage,
+            self.transport,
+            partitions=self.partitions,
+            quarantine=self.plan.on_bad_event == "quarantine",
+            partial_history=self.plan.history == "partial",
+        )
 
     def close(self) -> None:
         """Stop the loop and close everything. In a forked child nothing is touched."""
@@ -128,14 +171,65 @@ class Replica:
             # Closing an engine under a thread that is inside it could crash the process; leaving it open cannot.
             _log.error("the replica's thread did not end within %.0f s; its files stay open", _JOIN_SECONDS)
             return
-        self.storage.close()
+        assert self._generations is not None
+        self._generations.close()
+        self._mark_closed()
         self.transport.close()
         if self._lock is not None:
             self._lock.close()
 
+    def _mark_closed(self) -> None:
+        """Say that the files are whole, where it was this process that wrote them: the lock is still held."""
+        if self._mount is not None and self._lock is not None and self._lock.held and self.loop.role is Role.INGESTING:
+            try:
+                Opened.mark(self._mount.path, clean=True)
+            except OSError as exc:  # they are only checked once more than needed
+                _log.warning("opened.json could not be written: %s", exc)
+
     def forked(self) -> None:
         """See ikvcore.forks."""
         self._forked = True
+
+    # -- generations ---------------------------------------------------------------------------
+
+    @property
+    def storage(self) -> Storage:
+        """What is read now. Raises ReplicaDamagedError until a damaged generation is replaced."""
+        assert self._generations is not None
+        self._generations.raise_if_damaged()
+        return self._generations.storage
+
+    @property
+    def damage(self) -> Damage | None:
+        """What is wrong with the generation that is current."""
+        assert self._generations is not None
+        return self._generations.damage
+
+    def found_damaged(self, exc: ReplicaDamagedError) -> bool:
+        """Note what a read found: nothing more is read until the replica is rebuilt. Whether that was news."""
+        assert self._generations is not None
+        news = self._generations.found_damaged(exc.what)
+        if news:
+            self._tell_listeners()
+        return news
+
+    def refusal(self) -> ReplicaDamagedError | None:
+        """Why nothing can be read now; None where it can."""
+        damage = self.damage
+        if damage is None:
+            return None
+        failure = self.outlook().failure
+        if isinstance(failure, ReplicaDamagedError):  # it cannot be rebuilt, and says what to do
+            return failure
+        return ReplicaDamagedError(damage.reason)
+
+    def listen(self, listener: Listener) -> None:
+        """Tell `listener` of changes, as long as it lives."""
+        self._listeners.add(listener)
+
+    def _tell_listeners(self) -> None:
+        for listener in list(self._listeners):
+            listener.replica_changed()
 
     # -- what is known -------------------------------------------------------------------------
 
@@ -164,7 +258,8 @@ class Replica:
 
     def check_log(self) -> None:
         """Compare the log with what was applied of it. Raises LogTrimmedError, LogDivergedError, TransportError."""
-        self.transport.subscribe({p: done.start for p, done in self.progress().items()}).close()
+        if self.damage is None:
+            self.transport.subscribe({p: done.start for p, done in self.progress().items()}).close()
 
     # -- waiting -------------------------------------------------------------------------------
 
@@ -191,8 +286,9 @@ class Replica:
             changes, outlook = self.loop.changes, self.outlook()
             reached = self.positions()
             missing = {p: end for p, end in target.items() if reached.get(p, 0) < end}
-            _raise_if_vain(outlook, missing)
-            if not missing:
+            damaged = self.damage is not None
+            _raise_if_vain(outlook, target if damaged else missing)
+            if not missing and not damaged:
                 return
             now = time.monotonic()
             deadline.check(missing, reached)
@@ -202,7 +298,9 @@ class Replica:
             self._pause(changes, now - began, deadline.left())
 
     def positions(self) -> dict[int, Position]:
-        """The positions reached; absent where nothing was applied yet."""
+        """The positions reached; absent where nothing was applied yet. In a damaged replica, those of its rebuild."""
+        if self.damage is not None:
+            return dict(self.loop.rebuilt)
         return {partition: done.position for partition, done in self.progress().items()}
 
     def wake_waiters(self) -> None:
@@ -224,7 +322,7 @@ class Replica:
 
 def _raise_if_vain(outlook: Outlook, missing: Mapping[int, Position]) -> None:
     failure = outlook.failure
-    if isinstance(failure, (errors.LogTrimmedError, errors.LogDivergedError)):
+    if isinstance(failure, (errors.LogTrimmedError, errors.LogDivergedError, ReplicaDamagedError)):
         # Even where nothing is missing: positions of a log that is not ours say nothing.
         raise errors.restore(type(failure), failure.args, {})
     if missing and failure is not None:
@@ -232,3 +330,9 @@ def _raise_if_vain(outlook: Outlook, missing: Mapping[int, Position]) -> None:
     halted = {p: reason for p, reason in outlook.halts.items() if p in missing}
     if halted:
         raise IngestHaltedError(halted)
+
+
+def summary(findings: Sequence[str]) -> str:
+    """Some of what a check found, in a sentence."""
+    more = f", and {len(findings) - 3:,} more" if len(findings) > 3 else ""
+    return "; ".join(findings[:3]) + more

@@ -468,10 +468,13 @@ class StorageFullError(StorageError):
 
 
 class ReplicaDamagedError(StorageError):
-    """What is stored fails its checksum or cannot be decoded."""
+    """What is stored fails its checksum or cannot be decoded. A reader rebuilds the replica by itself where it can."""
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"the replica is damaged: {what}. Remove the mount directory to rebuild it from the log")
+    def __init__(self, what: str, way_out: str = "") -> None:
+        """`way_out` says what to do where it is not rebuilt by itself."""
+        way_out = way_out or "It is rebuilt from the log by itself; a reader's health() tells how that goes"
+        super().__init__(f"the replica is damaged: {what}. {way_out}")
+        self.what = what
 
 
 class IngestHaltedError(IKVError):

@@ -45,6 +45,7 @@ def create_new_reader(client_options: ClientOptions) -> IKVReader:
     def plan_for(store: StoreDescription) -> ReplicaPlan:
         return ReplicaPlan(
             backend=backend.info,
+            backend_name=client_options.backend,
             backend_options=backend_options,
             open_storage=lambda context: backend.hook.ikv_open_backend(context=context),
             mount=None if backend.info.volatile else client_options.mount_directory,

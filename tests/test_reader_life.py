@@ -224,10 +224,25 @@ class _FailingIngester:
     def close(self) -> None: ...
 
 
+class _Sound:
+    """Generations of which nothing ever changes."""
+
+    damage = None
+    storage = None
+
+    def refresh(self) -> bool:
+        return False
+
+
+def _loop(ingester: Any) -> ReplicaLoop:
+    generations: Any = _Sound()
+    return ReplicaLoop(generations, generations, lambda _: ingester, partitions=[0])
+
+
 def test_the_loop_outlives_any_number_of_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     """An outage of hours ends like one of seconds."""
     ingester: Any = _FailingIngester(TransportError("no log"), None)
-    loop = ReplicaLoop(ingester)
+    loop = _loop(ingester)
     loop._failures = 5_000
     monkeypatch.setattr("ikvcore._loop._LONGEST_PAUSE", 0.01)
     thread = threading.Thread(target=loop.run)
@@ -241,7 +256,7 @@ def test_the_loop_outlives_any_number_of_failures(monkeypatch: pytest.MonkeyPatc
 def test_the_loop_outlives_what_nobody_foresaw(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where telling of a failure fails: the next turn may do better, and meanwhile the failure is told."""
     ingester: Any = _FailingIngester()
-    loop = ReplicaLoop(ingester)
+    loop = _loop(ingester)
     turns: list[int] = []
 
     def beat() -> None:

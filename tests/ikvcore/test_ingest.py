@@ -484,6 +484,7 @@ def replica_of(log: Log, storage: Any, *, on_bad_event: str = "raise", history: 
 
     plan = ReplicaPlan(
         backend=memory.ikv_backend_info(),
+        backend_name="memory",
         backend_options=None,
         open_storage=lambda context: storage,
         mount=None,
@@ -512,6 +513,7 @@ def test_a_mount_of_a_backend_that_is_not_shared_has_one_process(log: Log, tmp_p
 
     plan = ReplicaPlan(
         backend=replace(memory.ikv_backend_info(), name="one-process", volatile=False),
+        backend_name="memory",
         backend_options=None,
         open_storage=lambda context: memory.MemoryStorage(),
         mount=tmp_path / "mount",

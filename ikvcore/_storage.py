@@ -1,0 +1,16 @@
+"""What a backend opens, as a Storage."""
+
+from __future__ import annotations
+
+from ikvcore._kvstorage import KeyValueStorage
+from ikvcore.models import BackendInfo
+from ikvcore.protocols import OrderedKeyValue, Storage
+
+__all__ = ["opened_storage"]
+
+
+def opened_storage(opened: OrderedKeyValue | Storage, backend: BackendInfo) -> Storage:
+    """A backend's storage of documents: its own, or the core's over its bytes."""
+    if isinstance(opened, OrderedKeyValue):
+        return KeyValueStorage(opened, max_key_bytes=backend.max_key_bytes)
+    return opened

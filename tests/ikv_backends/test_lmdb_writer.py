@@ -1,0 +1,134 @@
+"""A process that is stopped inside a write transaction is killed, and nobody else ever is."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.requires_part(
+    "stopped writers",
+    available=platform.machine() == "x86_64" and platform.libc_ver()[0] == "glibc",
+    how="LMDB's write lock is read on 64-bit x86 with glibc",
+)
+
+PATIENCE = 30.0
+HOLDER = """
+import sys, lmdb
+environment = lmdb.open(sys.argv[1])
+transaction = environment.begin(write=True) if sys.argv[2] == "inside" else None
+print("there", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """Start a process that is inside a write transaction, or outside of one."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(where: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, tmp_path, where], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "there\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            assert stream is not None
+            stream.close()
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[Any]:
+    from ikv_backends._lmdb_environment import LmdbEnvironment
+    from ikvcore.errors import StorageError
+
+    opened = LmdbEnvironment(tmp_path, sync=False, create=True, what="replica", error=StorageError)
+    yield opened
+    opened.close()
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    os.kill(process.pid, signal.SIGSTOP)
+    while True:
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        if os.WIFSTOPPED(status):
+            return
+
+
+def test_a_writer_that_waits_behind_a_stopped_one_goes_on(
+    environment: Any, holder: Callable[[str], subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ikv_backends._lmdb_writer.WAIT", 0.5)
+    process = holder("inside")
+    stop(process)
+    environment.write(lambda transaction: transaction.put(b"a", b"1"))
+    assert process.wait(PATIENCE) == -signal.SIGKILL
+    with environment.read() as transaction:
+        assert transaction.get(b"a") == b"1"
+
+
+def test_a_stopped_process_outside_of_a_write_is_left_alone(
+    environment: Any, holder: Callable[[str], subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    from ikv_backends._lmdb_writer import free_from_stopped_writer
+
+    process = holder("outside")
+    stop(process)
+    assert free_from_stopped_writer(tmp_path) is None
+    assert process.poll() is None
+
+
+def test_a_slow_writer_is_left_alone(
+    environment: Any, holder: Callable[[str], subprocess.Popen[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it takes: it is not stopped, and its transaction ends some time."""
+    from ikv_backends import _lmdb_writer
+
+    looked = threading.Event()
+
+    def free(directory: Path) -> int | None:
+        found = free_from_stopped_writer(directory)
+        looked.set()
+        return found
+
+    free_from_stopped_writer = _lmdb_writer.free_from_stopped_writer
+    monkeypatch.setattr(_lmdb_writer, "WAIT", 0.1)
+    monkeypatch.setattr(_lmdb_writer, "free_from_stopped_writer", free)
+    process = holder("inside")
+    writer = threading.Thread(target=environment.write, args=(lambda transaction: transaction.put(b"a", b"1"),))
+    writer.start()
+    assert looked.wait(PATIENCE)
+    assert process.poll() is None
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(PATIENCE) == 0
+    writer.join(PATIENCE)
+    assert not writer.is_alive()
+
+
+def test_nobody_is_found_where_nobody_writes(environment: Any, tmp_path: Path) -> None:
+    from ikv_backends._lmdb_writer import free_from_stopped_writer
+
+    assert free_from_stopped_writer(tmp_path) is None
+
+
+def test_our_own_write_is_left_alone(environment: Any, tmp_path: Path) -> None:
+    from ikv_backends._lmdb_writer import free_from_stopped_writer
+
+    environment.write(lambda _: free_from_stopped_writer(tmp_path))
