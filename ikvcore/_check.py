@@ -1,88 +1,109 @@
-"""Verifies a replica's files in a process of its own, since an engine may crash on damaged ones.
-
-    python -m ikvcore._check     with a JSON request on stdin; prints the findings, one JSON string a line
-
-The process ends with 0 whatever it finds; any other end is a finding itself.
-"""
+"""Verifies a replica's files in a process of its own, since an engine may crash on damaged ones."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from ikvcore.errors import IKVError, ReplicaDamagedError, StorageError
+from ikvcore._progress import kept_events, read_progress
+from ikvcore.errors import InvalidOptionError, ReplicaDamagedError, StorageError, StorageFullError
+from ikvcore.protocols import Storage, Verify
 
-__all__ = ["verify_files"]
+__all__ = ["summary", "verify_files"]
+
+_CRASHES: Final = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE})
+"""What an engine that believes a damaged file dies of; other signals come from outside."""
+
+_CHILD: Final = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from ikvcore._check import answer_parent
+answer_parent()
+"""
 
 
-def verify_files(directory: Path, *, backend: str, options: Any) -> list[str]:
-    """What is wrong with the replica in a generation's directory, none where all is well.
+def verify_files(
+    directory: Path, *, backend: str, options: Mapping[str, Any], partitions: Sequence[int], alone: bool
+) -> list[str]:
+    """One sentence for each thing that is wrong with the replica in a generation's directory, none if all is well.
 
-    backend: as in ClientOptions. options: an instance of the backend's options. Raises StorageError where the files
+    backend, options: as in ClientOptions. alone: this process holds the mount already, where the backend cannot be
+    shared. Raises InvalidOptionError where the backend cannot tell, MountBusyError, and StorageError where the files
     could not be checked at all, so that nothing is known.
     """
-    request = {"directory": str(directory), "backend": backend, "options": _plain(options)}
-    done = subprocess.run(
-        [sys.executable, "-m", "ikvcore._check"],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONWARNINGS": "ignore"},
-    )
-    if done.returncode < 0:
-        return [f"its engine ended with {signal.Signals(-done.returncode).name} while the files were read"]
-    if done.returncode > 0:
-        last = done.stderr.strip().rpartition("\n")[2]
-        raise StorageError(f"the replica at {str(directory)!r} could not be checked: {last}")
-    return [str(json.loads(line)) for line in done.stdout.splitlines()]
-
-
-def _plain(options: Any) -> dict[str, Any]:
-    """Options that differ from their defaults, as JSON can carry them."""
-    return {
-        field.name: value
-        for field in dataclasses.fields(options)
-        if (value := getattr(options, field.name)) != field.default and isinstance(value, (str, int, float, bool))
+    request = {
+        "directory": directory,
+        "backend": backend,
+        "options": dict(options),
+        "partitions": tuple(partitions),
+        "alone": alone,
     }
+    command = [sys.executable, "-c", _CHILD, json.dumps([str(path) for path in sys.path])]
+    # Nothing of the environment is needed there, and a passkey may be in it.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("IKV_")}
+    child = subprocess.run(command, input=pickle.dumps(request), capture_output=True, env=kept)  # noqa: S603  our own program
+    if -child.returncode in _CRASHES:
+        name = signal.Signals(-child.returncode).name
+        return [f"reading it ended the process that did ({name}): the engine's files are damaged"]
+    if child.returncode:
+        last = child.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise StorageError(f"the process that verifies ended with exit code {child.returncode}: {last or 'no message'}")
+    answer = pickle.loads(child.stdout)  # noqa: S301  what our own child wrote
+    if isinstance(answer, BaseException):
+        raise answer
+    findings: list[str] = answer
+    return findings
 
 
-def _findings(directory: str, backend: str, options: dict[str, Any]) -> list[str]:
-    from ikvcore._registry import build_options, load_backend
-    from ikvcore._storage import opened_storage
-    from ikvcore.models import BackendContext
-    from ikvcore.protocols import Verify
+def summary(findings: Sequence[str]) -> str:
+    """Some of what a check found, in a sentence."""
+    more = f", and {len(findings) - 3:,} more" if len(findings) > 3 else ""
+    return "; ".join(findings[:3]) + more
 
-    plugin = load_backend(backend)
-    context = BackendContext(
-        directory=Path(directory), options=build_options(f"backend {backend!r}", plugin.info.options, options)
-    )
+
+def answer_parent() -> None:
+    """The child's part: a pickled request on stdin, findings or an error on stdout."""
+    out, sys.stdout = sys.stdout.buffer, sys.stderr  # a plugin may print
     try:
-        storage = opened_storage(plugin.hook.ikv_open_backend(context=context), plugin.info)
-        try:
-            return storage.verify() if isinstance(storage, Verify) else []
-        finally:
-            storage.close()
+        answer: object = _findings(**pickle.loads(sys.stdin.buffer.read()))  # noqa: S301  what our parent wrote
+    except Exception as exc:
+        answer = exc
+    out.write(pickle.dumps(answer))
+
+
+def _findings(
+    *, directory: Path, backend: str, options: Mapping[str, Any], partitions: tuple[int, ...], alone: bool
+) -> list[str]:
+    from ikvcore._visit import opened_storage
+
+    try:
+        with opened_storage(directory.parent, directory, backend, options, alone=alone) as storage:
+            if not isinstance(storage, Verify):
+                raise InvalidOptionError(
+                    "backend", backend, "its storage cannot verify itself; rebuild the replica where it is in doubt"
+                )
+            return [*_bookkeeping(storage, partitions), *storage.verify()]
+    except StorageFullError:
+        raise
     except ReplicaDamagedError as exc:
         return [exc.what]
+    except StorageError as exc:  # what cannot be read at all is not verified further
+        return [str(exc)]
 
 
-def _main() -> int:
-    request = json.load(sys.stdin)
-    try:
-        findings = _findings(**request)
-    except IKVError as exc:
-        sys.stderr.write(f"{exc}\n")
-        return 1
-    for finding in findings:
-        sys.stdout.write(json.dumps(finding) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_main())
+def _bookkeeping(storage: Storage, partitions: tuple[int, ...]) -> list[str]:
+    """What is wrong with the core's own entries."""
+    wrong = []
+    for read in (lambda: read_progress(storage, partitions), lambda: kept_events(storage)):
+        try:
+            read()
+        except ReplicaDamagedError as exc:
+            wrong.append(exc.what)
+    return wrong

@@ -121,9 +121,9 @@ class ReplicaLoop:
                     _log.exception("the replica loop failed")
                     self._failed(exc, fatal=True)
         finally:
-            self._forget()
             if self.role is Role.INGESTING:
                 self._tell(ingesting=False)
+            self._forget()
 
     def _turn(self) -> None:
         self._look_around()

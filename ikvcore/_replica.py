@@ -6,13 +6,13 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from ikvcore import errors
-from ikvcore._check import verify_files
+from ikvcore._check import summary, verify_files
 from ikvcore._damage import Damage
 from ikvcore._deadline import Deadline
 from ikvcore._generations import Generations
@@ -22,11 +22,12 @@ from ikvcore._mount import Manifest, Mount, MountLock
 from ikvcore._opened import Opened
 from ikvcore._progress import PartitionProgress, read_progress
 from ikvcore._status import Status
-from ikvcore._storage import opened_storage
+from ikvcore._storage import as_storage
 from ikvcore.errors import (
     ForkedError,
     IKVError,
     IngestHaltedError,
+    InvalidOptionError,
     MountBusyError,
     ReplicaDamagedError,
     ShutDownError,
@@ -35,7 +36,7 @@ from ikvcore.forks import after_fork_in_child
 from ikvcore.models import BackendContext, BackendInfo, Position, StoreDescription
 from ikvcore.protocols import OrderedKeyValue, Storage, Transport
 
-__all__ = ["Listener", "Replica", "ReplicaPlan", "manifest_of", "summary"]
+__all__ = ["Listener", "Replica", "ReplicaPlan", "manifest_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -54,12 +55,15 @@ class ReplicaPlan:
     backend_name: str
     """As the options chose it: a name, or dist:name."""
     backend_options: Any
+    """An instance of the backend's options."""
     open_storage: Callable[[BackendContext], OrderedKeyValue | Storage]
     mount: Path | None
     """None for volatile backends."""
     partitions: tuple[int, ...]
     on_bad_event: str
     history: str
+    backend_given: Mapping[str, Any] = field(default_factory=dict)
+    """The backend's options as they were given."""
 
 
 @dataclass(slots=True)
@@ -143,14 +147,27 @@ class Replica:
             directory = mount.generation()
             if Damage.read(mount.path, directory.name) is None:
                 _log.warning("the mount %s was not closed before the machine went down; checking it", mount.path)
-                wrong = verify_files(directory, backend=self.plan.backend_name, options=self.plan.backend_options)
+                wrong = self._verify(directory)
                 if wrong:
                     Damage(generation=directory.name, reason=summary(wrong)).write(mount.path)
             Opened.mark(mount.path, clean=True)
 
+    def _verify(self, directory: Path) -> list[str]:
+        try:
+            return verify_files(
+                directory,
+                backend=self.plan.backend_name,
+                options=self.plan.backend_given,
+                partitions=self.partitions,
+                alone=True,
+            )
+        except InvalidOptionError as exc:
+            _log.warning("the replica in %s is used unchecked: %s", directory, exc)
+            return []
+
     def _open_storage(self, directory: Path | None) -> Storage:
         opened = self.plan.open_storage(BackendContext(directory=directory, options=self.plan.backend_options))
-        return opened_storage(opened, self.plan.backend)
+        return as_storage(opened, self.plan.backend)
 
     def _make_ingester(self, storage: Storage) -> Ingester:
         return Ingester(
@@ -330,9 +347,3 @@ def _raise_if_vain(outlook: Outlook, missing: Mapping[int, Position]) -> None:
     halted = {p: reason for p, reason in outlook.halts.items() if p in missing}
     if halted:
         raise IngestHaltedError(halted)
-
-
-def summary(findings: Sequence[str]) -> str:
-    """Some of what a check found, in a sentence."""
-    more = f", and {len(findings) - 3:,} more" if len(findings) > 3 else ""
-    return "; ".join(findings[:3]) + more

@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
+from ikvcore._damage import Damage
 from ikvcore._mount import Mount
 from ikvcore._progress import PartitionProgress, read_progress
 from ikvcore._store_report import (
@@ -130,6 +131,9 @@ class StoreInspection:
 
     def _look(self, mount: Mount, log: LogReport | None, patience: float) -> ReplicaReport:
         known = unread_replica(mount, unread="nothing was stored in it yet")
+        damage = Damage.read(mount.path, mount.generation().name)
+        if damage is not None:  # it is not opened: an engine may crash on it
+            return replace(known, ingester=IngesterReport.of(mount.path), unread=damage.reason, damage=damage.reason)
         if is_blank(mount):
             return known
         backend, options = backend_name(mount, self._options), self._options.backend_options

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ikvcore._kvstorage import KeyValueStorage
 from ikvcore._mount import Mount, MountLock
 from ikvcore._registry import build_options, load_backend
 from ikvcore._status import Status
+from ikvcore._storage import as_storage
 from ikvcore.clientoptions import ClientOptions
 from ikvcore.errors import MissingOptionError, MountBusyError, MountError, MountMismatchError
 from ikvcore.models import BackendContext
-from ikvcore.protocols import OrderedKeyValue, Storage
+from ikvcore.protocols import Storage
 
 __all__ = ["backend_name", "existing_mount", "is_blank", "opened_storage", "visited_mount"]
 
@@ -65,21 +65,19 @@ def backend_name(mount: Mount, options: ClientOptions) -> str:
 
 
 @contextmanager
-def opened_storage(path: Path, generation: Path, backend: str, options: Mapping[str, Any]) -> Iterator[Storage]:
-    """The storage in a mount's generation. Raises MountBusyError where it is open elsewhere and not shared,
-    StorageError, PluginError, OptionsError.
+def opened_storage(
+    path: Path, generation: Path, backend: str, options: Mapping[str, Any], *, alone: bool = False
+) -> Iterator[Storage]:
+    """The storage in a mount's generation. `alone`: somebody holds the mount for us, where it cannot be shared.
+
+    Raises MountBusyError where it is open elsewhere and not shared, StorageError, PluginError, OptionsError.
     """
     plugin = load_backend(backend)
     context = BackendContext(
         directory=generation, options=build_options(f"backend {backend!r}", plugin.info.options, options)
     )
-    with _alone(path, backend, shared=plugin.info.process_shared):
-        opened: OrderedKeyValue | Storage = plugin.hook.ikv_open_backend(context=context)
-        storage = (
-            KeyValueStorage(opened, max_key_bytes=plugin.info.max_key_bytes)
-            if isinstance(opened, OrderedKeyValue)
-            else opened
-        )
+    with _alone(path, backend, shared=plugin.info.process_shared or alone):
+        storage = as_storage(plugin.hook.ikv_open_backend(context=context), plugin.info)
         try:
             yield storage
         finally:

@@ -15,10 +15,13 @@ for. The commands `ikv tail`, `status`, `quarantine`, `verify` and `plugins` are
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
 from ikvcore import _verification
 from ikvcore._arguments import as_list
+from ikvcore._damage import Damage
 from ikvcore._log_reader import EventStream, LogEvent, Place, starts_of
+from ikvcore._mount import Mount
 from ikvcore._plugin_list import OptionReport, PluginReport, list_plugins
 from ikvcore._progress import QuarantinedEvent, kept_events
 from ikvcore._quarantine import drop_events
@@ -26,7 +29,8 @@ from ikvcore._store_inspection import StoreInspection, open_log
 from ikvcore._store_report import IngesterReport, LogReport, PartitionReport, ReplicaReport, StoreReport
 from ikvcore._visit import backend_name, is_blank, opened_storage, visited_mount
 from ikvcore.clientoptions import ClientOptions
-from ikvcore.errors import InvalidArgumentError
+from ikvcore.errors import InvalidArgumentError, ReplicaDamagedError
+from ikvcore.protocols import Storage
 
 __all__ = [
     "EventStream",
@@ -88,9 +92,11 @@ def inspect_store(client_options: ClientOptions, *, patience: float = 1.0) -> St
 def verify_replica(client_options: ClientOptions) -> list[str]:
     """Read all of the replica in the mount directory; one sentence for each thing that is wrong, none if all is well.
 
-    In one state, and in a process of its own, which damaged files may end. Beside a busy ingester the replica's files
-    grow while it runs. The log is not needed. Raises MountError where there is no replica, MountBusyError where another
-    process has it open and its backend is not shared, InvalidOptionError where the backend cannot tell.
+    In one state, and in a process of its own, which damaged files may end. What is found is noted in the mount: its
+    readers raise ReplicaDamagedError from then on, until they have rebuilt the replica from the log. Beside a busy
+    ingester the replica's files grow while this runs. The log is not needed. Raises MountError where there is no
+    replica, MountBusyError where another process has it open and its backend is not shared, InvalidOptionError where
+    the backend cannot tell.
     """
     return _verification.verify_mount(visited_mount(client_options), client_options)
 
@@ -103,9 +109,7 @@ def quarantined_events(client_options: ClientOptions) -> dict[int, QuarantinedEv
     mount = visited_mount(client_options)
     if is_blank(mount):
         return {}
-    with opened_storage(
-        mount.path, mount.generation(), backend_name(mount, client_options), client_options.backend_options
-    ) as storage:
+    with _opened(mount, client_options) as storage:
         return kept_events(storage)
 
 
@@ -120,7 +124,13 @@ def drop_quarantined_events(client_options: ClientOptions, sequences: Iterable[i
     mount = visited_mount(client_options)
     if is_blank(mount):
         return 0
-    with opened_storage(
-        mount.path, mount.generation(), backend_name(mount, client_options), client_options.backend_options
-    ) as storage:
+    with _opened(mount, client_options) as storage:
         return drop_events(storage, chosen)
+
+
+def _opened(mount: Mount, client_options: ClientOptions) -> AbstractContextManager[Storage]:
+    directory = mount.generation()
+    damage = Damage.read(mount.path, directory.name)
+    if damage is not None:
+        raise ReplicaDamagedError(damage.reason)
+    return opened_storage(mount.path, directory, backend_name(mount, client_options), client_options.backend_options)

@@ -31,6 +31,6 @@ def verify(connection: Connection, store: StoreName, as_json: AsJson = False) ->
     for finding in () if as_json else findings:
         typer.echo(visible(finding))
     if findings:
-        typer.echo("the replica is damaged: remove its directory, and the next reader builds it from the log", err=True)
+        typer.echo("the replica is damaged: its readers rebuild it from the log, and raise until they have", err=True)
         raise typer.Exit(_exit.NO)
     typer.echo(f"nothing is wrong with the replica in {str(options.mount_directory)!r}", err=True)
