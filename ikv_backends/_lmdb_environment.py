@@ -20,6 +20,7 @@ from typing import Final, NoReturn, TypeAlias, TypeVar
 
 import lmdb
 
+from ikv_backends._lmdb_maps import forget_pages
 from ikv_backends._lmdb_writer import watch
 from ikvcore.errors import ForkedError, IKVError, StorageFullError
 from ikvcore.forks import after_fork_in_child, leak
@@ -40,6 +41,8 @@ _SPARE_TRANSACTIONS: Final = 64
 _ATTEMPTS: Final = 4
 _GROWTHS: Final = 8
 _READER_CHECK_SECONDS: Final = 60.0
+_FORGET_EVERY: Final = 128
+"""Commits after which a writer gives up the pages that it has touched."""
 _MARGIN: Final = 1 << 20
 """Less free space than this beside what is written counts as a full disk: pages are copied on write."""
 _DAMAGED: Final = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)
@@ -120,6 +123,7 @@ class LmdbEnvironment:
         self._gate = _Gate()
         self._suspect = False
         self._readers_checked = time.monotonic()
+        self._commits = 0
         self._waiting: dict[int, float] = {}  # thread -> since when it waits for LMDB's write lock
         self._env: lmdb.Environment | None = self._open(create)
         self.begin: Callable[[], Transaction] = self._env.begin
@@ -195,6 +199,9 @@ class LmdbEnvironment:
                 # After a failed commit LMDB may refuse everything until it is opened anew.
                 self._suspect = True
                 raise CommitFailedError from exc
+            self._commits += 1
+            if self._commits % _FORGET_EVERY == 0:
+                forget_pages(self._data_file)  # inside the gate, where nobody changes the map
         finally:
             self._gate.leave()
         if time.monotonic() - self._readers_checked > _READER_CHECK_SECONDS:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import re
 import signal
 import struct
 import threading
@@ -23,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
+from ikv_backends._lmdb_maps import mapping
 from ikvcore.forks import after_fork_in_child
 
 __all__ = ["WAIT", "free_from_stopped_writer", "watch"]
@@ -39,7 +39,6 @@ _LOCK_VERSION: Final = 1
 _HEAD: Final = struct.Struct("<II")
 _WRITER_MUTEX: Final = 64  # after MDB_txbody, padded to a cache line
 _OWNER: Final = struct.Struct("<8xi")  # of pthread_mutex_t: lock, count, owner
-_MAPPING: Final = re.compile(r"([0-9a-f]+)-[0-9a-f]+ \S+ 00000000 \S+ (\d+) +(.*)")
 
 
 class Waiting(Protocol):
@@ -75,11 +74,11 @@ def free_from_stopped_writer(directory: Path) -> int | None:
 
 def _writer(directory: Path) -> int | None:
     """The thread that holds the write mutex."""
-    start = _mapping(os.getpid(), directory) if _KNOWN else None
-    if start is None:
+    mapped = mapping(os.getpid(), directory / "lock.mdb") if _KNOWN else None
+    if mapped is None:
         return None
     with Path("/proc/self/mem").open("rb", buffering=0) as memory:
-        memory.seek(start)
+        memory.seek(mapped[0])
         page = memory.read(_WRITER_MUTEX + _OWNER.size)
     magic, version = _HEAD.unpack_from(page)
     if magic != _MAGIC or version & 0xFFFF != _LOCK_VERSION:
@@ -88,18 +87,8 @@ def _writer(directory: Path) -> int | None:
     return owner or None
 
 
-def _mapping(process: int, directory: Path) -> int | None:
-    """Where a process has the environment's lock file in its memory."""
-    inode = (directory / "lock.mdb").stat().st_ino
-    for line in Path(f"/proc/{process}/maps").read_text(errors="replace").splitlines():
-        match = _MAPPING.fullmatch(line)
-        if match is not None and int(match[2]) == inode and match[3].endswith("lock.mdb"):
-            return int(match[1], 16)
-    return None
-
-
 def _maps(process: int, directory: Path) -> bool:
-    return _mapping(process, directory) is not None
+    return mapping(process, directory / "lock.mdb") is not None
 
 
 def _status(thread: int) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ikvcore import _registry
+from ikvcore._status import Status
 from ikvcore.clientoptions import ClientOptions
 from ikvcore.tokens import Token
 
@@ -95,6 +96,9 @@ class Service:
         if self._line() != "ready":
             self.end()
             raise AssertionError("the service did not start")
+        # With nothing to catch up on it may be ready before its loop has said a word.
+        while options.mount_directory is not None and Status.read(options.mount_directory) is None:
+            assert self.process.poll() is None
 
     @property
     def pid(self) -> int:
