@@ -24,7 +24,15 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from ikvcore.clientoptions import ClientOptions
-from ikvcore.errors import IngestHaltedError, InvalidArgumentError, LifecycleError, TransportError, WaitTimeoutError
+from ikvcore.errors import (
+    IngestHaltedError,
+    InvalidArgumentError,
+    LifecycleError,
+    ReplicaDamagedError,
+    StorageError,
+    TransportError,
+    WaitTimeoutError,
+)
 from ikvcore.factory import create_new_reader
 from ikvcore.fields import FieldType, Value
 
@@ -52,7 +60,7 @@ def start() -> None:
     """
     try:
         reader.startup(timeout=PATIENCE)
-    except (WaitTimeoutError, IngestHaltedError):
+    except (WaitTimeoutError, IngestHaltedError, ReplicaDamagedError):
         reader.startup(allow_stale=True)
 
 
@@ -206,9 +214,10 @@ async def not_possible(_: Request, exc: InvalidArgumentError) -> JSONResponse:
 
 
 @app.exception_handler(LifecycleError)
+@app.exception_handler(StorageError)
 @app.exception_handler(TransportError)
 async def not_now(_: Request, exc: Exception) -> JSONResponse:
-    """A reader that is shut down; figures of a log that cannot be asked."""
+    """A reader that is shut down; a replica that is being rebuilt; figures of a log that cannot be asked."""
     return refused(503, str(exc))
 
 
