@@ -288,24 +288,28 @@ class LmdbEnvironment:
             raise self._error(f"{self._described} has lost its data file: {exc}") from exc
 
     def close(self) -> None:
-        """Close for the process, after the transactions that are under way. Idempotent."""
+        """Close for the process, after the transactions that are under way. Idempotent.
+
+        Raises what `failure` makes where commits could not be brought to the disk; closed it is then too.
+        """
         if self.is_forked:
             return
         with self._gate.alone():
             env, self._env = self._env, None
             self.begin = self._refuse
             if env is not None:
-                if not self.sync:
-                    self._sync(env)
-                env.close()
+                try:
+                    if not self.sync:
+                        self._sync(env)
+                except lmdb.Error as exc:
+                    raise self.failure("synced", exc) from exc
+                finally:
+                    env.close()
 
     @staticmethod
     def _sync(env: lmdb.Environment) -> None:
         """Bring to disk what commits left to the operating system: what was closed in good order survives it all."""
-        try:
-            env.sync(True)
-        except lmdb.Error as exc:
-            _log.warning("an environment could not be synced at its close: %s", exc)
+        env.sync(True)
 
     def forked(self) -> None:
         """See ikvcore.forks. Closing here would clear the parent's reader slots, so the environment is leaked."""

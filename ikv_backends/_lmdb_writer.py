@@ -33,6 +33,8 @@ WAIT: Final = 5.0
 """Seconds for which a write transaction could not begin before its holder is looked at."""
 
 _LOOK_EVERY: Final = 1.0
+_LOOK_AGAIN: Final = 0.1
+"""Seconds between two looks at a process before it is killed: a tracer stops one for moments, at every system call."""
 _KNOWN: Final = platform.machine() == "x86_64" and platform.libc_ver()[0] == "glibc"
 _MAGIC: Final = 0xBEEFC0DE
 _LOCK_VERSION: Final = 1
@@ -53,15 +55,14 @@ class Waiting(Protocol):
 
 def free_from_stopped_writer(directory: Path) -> int | None:
     """Kill the process in the write transaction of the environment in `directory` if it is stopped; its id, or None."""
-    with suppress(OSError, ValueError, struct.error):
-        thread = _writer(directory)
-        if thread is None:
+    with suppress(OSError, ValueError, LookupError, struct.error):
+        stopped = _stopped_writer(directory)
+        if stopped is None:
             return None
-        status = _status(thread)
-        process = int(status["Tgid"])
-        # A number from another pid namespace may be anybody's here: it has to be somebody who has this file mapped.
-        if process == os.getpid() or status["State"][0] not in "Tt" or not _maps(process, directory):
-            return None
+        time.sleep(_LOOK_AGAIN)
+        if _stopped_writer(directory) != stopped:
+            return None  # it goes on
+        process = stopped[0]
         os.kill(process, signal.SIGKILL)
         _log.error(
             "process %d was stopped inside a write of %s, which kept everybody else from writing, and was killed",
@@ -70,6 +71,19 @@ def free_from_stopped_writer(directory: Path) -> int | None:
         )
         return process
     return None
+
+
+def _stopped_writer(directory: Path) -> tuple[int, ...] | None:
+    """The process in the write transaction if it is stopped; then its thread, and how often that has run until now."""
+    thread = _writer(directory)
+    if thread is None:
+        return None
+    status = _status(thread)
+    process = int(status["Tgid"])
+    # A number from another pid namespace may be anybody's here: it has to be somebody who has this file mapped.
+    if process == os.getpid() or status["State"][0] not in "Tt" or not _maps(process, directory):
+        return None
+    return process, thread, int(status["voluntary_ctxt_switches"]), int(status["nonvoluntary_ctxt_switches"])
 
 
 def _writer(directory: Path) -> int | None:
@@ -129,7 +143,7 @@ class _Watch:
                 since = environment.waiting_since
                 if since is not None and time.monotonic() - since > WAIT:
                     free_from_stopped_writer(environment.directory)
-            del watched
+            del watched, environment  # these references are not weak
 
 
 _watch: Final = _Watch()

@@ -56,7 +56,10 @@ class LmdbStorage:
 
     def get_many(self, snapshot: lmdb.Transaction[bytes], keys: Sequence[bytes], /) -> list[bytes | None]:
         get = snapshot.get
-        return [get(key) for key in keys]
+        try:
+            return [get(key) for key in keys]
+        except lmdb.Error as exc:
+            raise (self._environment or self._refuse()).failure("read", exc) from exc
 
     def scan(
         self, snapshot: lmdb.Transaction[bytes], start: bytes, stop: bytes | None, /

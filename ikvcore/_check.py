@@ -8,7 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,7 +55,10 @@ def verify_files(
     if child.returncode:
         last = child.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise StorageError(f"the process that verifies ended with exit code {child.returncode}: {last or 'no message'}")
-    answer = pickle.loads(child.stdout)  # noqa: S301  what our own child wrote
+    try:
+        answer = pickle.loads(child.stdout)  # noqa: S301  what our own child wrote
+    except (EOFError, pickle.UnpicklingError) as exc:
+        raise StorageError(f"the process that verifies gave no answer ({exc})") from exc
     if isinstance(answer, BaseException):
         raise answer
     findings: list[str] = answer
@@ -89,12 +92,17 @@ def _findings(
                 raise InvalidOptionError(
                     "backend", backend, "its storage cannot verify itself; rebuild the replica where it is in doubt"
                 )
-            return [*_bookkeeping(storage, partitions), *storage.verify()]
-    except StorageFullError:
-        raise
+            return _wrong_in(storage, storage.verify, partitions)
     except ReplicaDamagedError as exc:
         return [exc.what]
-    except StorageError as exc:  # what cannot be read at all is not verified further
+
+
+def _wrong_in(storage: Storage, verify: Callable[[], list[str]], partitions: tuple[int, ...]) -> list[str]:
+    try:
+        return [*_bookkeeping(storage, partitions), *verify()]
+    except (ReplicaDamagedError, StorageFullError):
+        raise
+    except StorageError as exc:  # it was opened: what then cannot be read is not what was written
         return [str(exc)]
 
 

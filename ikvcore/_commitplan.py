@@ -104,10 +104,10 @@ class Counts:
         return key, seal(key, _COUNTS.pack(self.documents, self.digest))
 
     @classmethod
-    def read(cls, snapshot: Snapshot, partition: int) -> Counts:
+    def read(cls, engine: OrderedKeyValue, snapshot: Snapshot, partition: int) -> Counts:
         """The counts of a partition in a state."""
         key = COUNT_PREFIX + partition.to_bytes(2, "big")
-        sealed = snapshot.get(key)
+        (sealed,) = engine.get_many(snapshot, [key])
         return cls() if sealed is None else cls(*_COUNTS.unpack(unseal(key, sealed)))
 
 
@@ -363,7 +363,7 @@ class CommitPlan:
     def _counts_of(self, partition: int) -> Counts:
         counts = self._counts.get(partition)
         if counts is None:
-            counts = self._counts[partition] = Counts.read(self._snapshot, partition)
+            counts = self._counts[partition] = Counts.read(self._engine, self._snapshot, partition)
         return counts
 
     @staticmethod

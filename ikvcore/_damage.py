@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from ikvcore._mount import replace_file
+from ikvcore.errors import MountError
 from ikvcore.models import dump_json
 
 __all__ = ["Damage"]
@@ -36,13 +37,15 @@ class Damage:
 
     @classmethod
     def read(cls, mount: Path, generation: str) -> Damage | None:
-        """What was found wrong with `generation`; None where nothing was."""
+        """What was found wrong with `generation`; None where nothing was. Raises MountError where nobody can look."""
         try:
             data = json.loads((mount / _FILE).read_bytes())
             damage = cls(generation=data["generation"], reason=str(data["reason"]), found=float(data["found"]))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError):
+        except OSError as exc:  # too many open files, say: no reason to build a replica anew
+            raise MountError(mount, f"its file {_FILE} cannot be read ({exc.strerror or exc})") from exc
+        except (ValueError, KeyError, TypeError):
             # It was written about some generation, and nobody can say which: this one, to be safe.
             return cls(generation=generation, reason="what was found wrong with it can no longer be read")
         return damage if damage.generation == generation else None

@@ -217,7 +217,7 @@ class KeyValueStorage:
         state = snapshot.id()
         seen_state, view = self._seen
         if state != seen_state:
-            if Version.read(snapshot) != view.version:
+            if Version.read(self._engine, snapshot) != view.version:
                 view = SchemaView.load(self._tables, self._engine, snapshot)
             self._seen = (state, view)
         return view
@@ -267,7 +267,7 @@ class KeyValueStorage:
     def _all_counts(self, snapshot: Snapshot) -> dict[int, Counts]:
         stop = COUNT_PREFIX[:-1] + bytes([COUNT_PREFIX[-1] + 1])
         partitions = [int.from_bytes(key[2:], "big") for key, _ in self._engine.scan(snapshot, COUNT_PREFIX, stop)]
-        return {partition: Counts.read(snapshot, partition) for partition in partitions}
+        return {partition: Counts.read(self._engine, snapshot, partition) for partition in partitions}
 
     def _commit(self, batch: WriteBatch, meta: Meta, expect: Meta) -> None:
         for key, value in meta.items():
