@@ -51,7 +51,8 @@ reference: venv
 	$(PY) scripts/cli_reference.py
 
 proto: venv
-	$(PY) -m grpc_tools.protoc -I ikvcore/_proto --descriptor_set_out=ikvcore/_proto/ikvschemas.binpb ikvschemas.proto
+	$(PY) -m grpc_tools.protoc -I ikvcore/_proto --descriptor_set_out=ikvcore/_proto/ikvschemas.binpb \
+		ikvschemas.proto outline.proto
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -20,6 +20,7 @@ from typing import Final, NoReturn, TypeAlias, TypeVar
 
 import lmdb
 
+from ikv_backends._lmdb_maps import forget_pages
 from ikv_backends._lmdb_pages import check_pages
 from ikv_backends._lmdb_writer import watch
 from ikvcore.errors import ForkedError, IKVError, StorageFullError
@@ -43,6 +44,8 @@ _SPARE_TRANSACTIONS: Final = 64
 _ATTEMPTS: Final = 4
 _GROWTHS: Final = 8
 _READER_CHECK_SECONDS: Final = 60.0
+_FORGET_EVERY: Final = 128
+"""Commits after which a writer gives up the pages that it has touched."""
 _MARGIN: Final = 1 << 20
 """Less free space than this beside what is written counts as a full disk: pages are copied on write."""
 _DAMAGED: Final = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)
@@ -123,6 +126,7 @@ class LmdbEnvironment:
         self._gate = _Gate()
         self._suspect = False
         self._readers_checked = time.monotonic()
+        self._commits = 0
         self._waiting: dict[int, float] = {}  # thread -> since when it waits for LMDB's write lock
         self._env: lmdb.Environment | None = self._open(create)
         self.begin: Callable[[], Transaction] = self._env.begin
@@ -199,6 +203,9 @@ class LmdbEnvironment:
                 # After a failed commit LMDB may refuse everything until it is opened anew.
                 self._suspect = True
                 raise CommitFailedError from exc
+            self._commits += 1
+            if self._commits % _FORGET_EVERY == 0:
+                forget_pages(self._data_file)  # inside the gate, where nobody changes the map
         finally:
             self._gate.leave()
         if time.monotonic() - self._readers_checked > _READER_CHECK_SECONDS:
@@ -292,35 +299,41 @@ class LmdbEnvironment:
             raise self.failure("read", exc) from exc
 
     def close(self) -> None:
-        """Close for the process, after the transactions that are under way. Idempotent."""
+        """Close for the process, after the transactions that are under way. Idempotent.
+
+        Raises what `failure` makes where commits could not be brought to the disk; closed it is then too.
+        """
         if self.is_forked:
             return
         with self._gate.alone():
             env, self._env = self._env, None
             self.begin = self._refuse
             if env is not None:
-                if not self.sync:
-                    self._sync(env)
-                env.close()
+                try:
+                    if not self.sync:
+                        self._sync(env)
+                except lmdb.Error as exc:
+                    raise self.failure("synced", exc) from exc
+                finally:
+                    env.close()
 
     def bring_to_disk(self) -> bool:
         """Sync what commits left to the operating system; whether that succeeded."""
         self.check()
         self._gate.enter()
         try:
-            return self._sync(self._usable())
+            self._sync(self._usable())
+        except lmdb.Error as exc:
+            _log.warning("%s could not be synced: %s", self._described, exc)
+            return False
         finally:
             self._gate.leave()
+        return True
 
     @staticmethod
-    def _sync(env: lmdb.Environment) -> bool:
-        """What was closed in good order survives it all."""
-        try:
-            env.sync(True)
-        except lmdb.Error as exc:
-            _log.warning("an environment could not be synced: %s", exc)
-            return False
-        return True
+    def _sync(env: lmdb.Environment) -> None:
+        """Bring to disk what commits left to the operating system: what was closed in good order survives it all."""
+        env.sync(True)
 
     def forked(self) -> None:
         """See ikvcore.forks. Closing here would clear the parent's reader slots, so the environment is leaked."""

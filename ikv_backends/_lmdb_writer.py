@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import re
 import signal
 import struct
 import threading
@@ -23,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
+from ikv_backends._lmdb_maps import mapping
 from ikvcore.forks import after_fork_in_child
 
 __all__ = ["WAIT", "free_from_stopped_writer", "watch"]
@@ -33,13 +33,14 @@ WAIT: Final = 5.0
 """Seconds for which a write transaction could not begin before its holder is looked at."""
 
 _LOOK_EVERY: Final = 1.0
+_LOOK_AGAIN: Final = 0.1
+"""Seconds between two looks at a process before it is killed: a tracer stops one for moments, at every system call."""
 _KNOWN: Final = platform.machine() == "x86_64" and platform.libc_ver()[0] == "glibc"
 _MAGIC: Final = 0xBEEFC0DE
 _LOCK_VERSION: Final = 1
 _HEAD: Final = struct.Struct("<II")
 _WRITER_MUTEX: Final = 64  # after MDB_txbody, padded to a cache line
 _OWNER: Final = struct.Struct("<8xi")  # of pthread_mutex_t: lock, count, owner
-_MAPPING: Final = re.compile(r"([0-9a-f]+)-[0-9a-f]+ \S+ 00000000 \S+ (\d+) +(.*)")
 
 
 class Waiting(Protocol):
@@ -54,15 +55,14 @@ class Waiting(Protocol):
 
 def free_from_stopped_writer(directory: Path) -> int | None:
     """Kill the process in the write transaction of the environment in `directory` if it is stopped; its id, or None."""
-    with suppress(OSError, ValueError, struct.error):
-        thread = _writer(directory)
-        if thread is None:
+    with suppress(OSError, ValueError, LookupError, struct.error):
+        stopped = _stopped_writer(directory)
+        if stopped is None:
             return None
-        status = _status(thread)
-        process = int(status["Tgid"])
-        # A number from another pid namespace may be anybody's here: it has to be somebody who has this file mapped.
-        if process == os.getpid() or status["State"][0] not in "Tt" or not _maps(process, directory):
-            return None
+        time.sleep(_LOOK_AGAIN)
+        if _stopped_writer(directory) != stopped:
+            return None  # it goes on
+        process = stopped[0]
         os.kill(process, signal.SIGKILL)
         _log.error(
             "process %d was stopped inside a write of %s, which kept everybody else from writing, and was killed",
@@ -73,13 +73,26 @@ def free_from_stopped_writer(directory: Path) -> int | None:
     return None
 
 
+def _stopped_writer(directory: Path) -> tuple[int, ...] | None:
+    """The process in the write transaction if it is stopped; then its thread, and how often that has run until now."""
+    thread = _writer(directory)
+    if thread is None:
+        return None
+    status = _status(thread)
+    process = int(status["Tgid"])
+    # A number from another pid namespace may be anybody's here: it has to be somebody who has this file mapped.
+    if process == os.getpid() or status["State"][0] not in "Tt" or not _maps(process, directory):
+        return None
+    return process, thread, int(status["voluntary_ctxt_switches"]), int(status["nonvoluntary_ctxt_switches"])
+
+
 def _writer(directory: Path) -> int | None:
     """The thread that holds the write mutex."""
-    start = _mapping(os.getpid(), directory) if _KNOWN else None
-    if start is None:
+    mapped = mapping(os.getpid(), directory / "lock.mdb") if _KNOWN else None
+    if mapped is None:
         return None
     with Path("/proc/self/mem").open("rb", buffering=0) as memory:
-        memory.seek(start)
+        memory.seek(mapped[0])
         page = memory.read(_WRITER_MUTEX + _OWNER.size)
     magic, version = _HEAD.unpack_from(page)
     if magic != _MAGIC or version & 0xFFFF != _LOCK_VERSION:
@@ -88,18 +101,8 @@ def _writer(directory: Path) -> int | None:
     return owner or None
 
 
-def _mapping(process: int, directory: Path) -> int | None:
-    """Where a process has the environment's lock file in its memory."""
-    inode = (directory / "lock.mdb").stat().st_ino
-    for line in Path(f"/proc/{process}/maps").read_text(errors="replace").splitlines():
-        match = _MAPPING.fullmatch(line)
-        if match is not None and int(match[2]) == inode and match[3].endswith("lock.mdb"):
-            return int(match[1], 16)
-    return None
-
-
 def _maps(process: int, directory: Path) -> bool:
-    return _mapping(process, directory) is not None
+    return mapping(process, directory / "lock.mdb") is not None
 
 
 def _status(thread: int) -> dict[str, str]:
@@ -140,7 +143,7 @@ class _Watch:
                 since = environment.waiting_since
                 if since is not None and time.monotonic() - since > WAIT:
                     free_from_stopped_writer(environment.directory)
-            del watched
+            del watched, environment  # these references are not weak
 
 
 _watch: Final = _Watch()

@@ -110,8 +110,7 @@ def _change(txn: lmdb.Transaction[bytes], batch: WriteBatch, expect: Meta) -> Fe
     for key in batch.deletes:
         txn.delete(key)
     # In key order neighbouring records share pages that are already in the transaction.
-    for key in sorted(batch.puts):
-        txn.put(key, batch.puts[key])
+    txn.cursor().putmulti(sorted(batch.puts.items()))
     return None
 
 

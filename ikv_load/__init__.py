@@ -1,1 +1,1 @@
-"""Loads files and tables into a store."""
+"""Loads files and tables into a store: the room of DuckDB and Arrow. `IKVWriter.load` opens its door."""

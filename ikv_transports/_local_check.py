@@ -1,11 +1,7 @@
-"""Verifies a log's files in a process of its own, since LMDB may crash on damaged ones.
-
-python -m ikv_transports._local_check     with a JSON request on stdin; see ikvcore._check
-"""
+"""Verifies a log's files in a process of its own, since LMDB may crash on damaged ones."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -13,10 +9,10 @@ import lmdb
 
 from ikv_backends._lmdb_environment import LmdbEnvironment
 from ikv_transports._local_entries import IDENTITY_KEY, decode, partition_of, position_of
-from ikvcore._check import CheckFailedError, answer, check_apart
+from ikvcore._apart import NotFoundOutError, find_apart
 from ikvcore.errors import TransportError
 
-__all__ = ["verify_log"]
+__all__ = ["findings", "verify_log"]
 
 _ENOUGH: Final = 20
 """Findings after which no more are looked for: where one entry is damaged, many may be."""
@@ -28,14 +24,15 @@ def verify_log(directory: Path, identity: str) -> list[str]:
     Raises TransportError where it could not be checked at all, so that nothing is known.
     """
     try:
-        return check_apart("ikv_transports._local_check", {"directory": str(directory), "identity": identity})
-    except CheckFailedError as exc:
+        return find_apart("ikv_transports._local_check:findings", {"directory": directory, "identity": identity})
+    except NotFoundOutError as exc:
         raise TransportError(f"the log at {str(directory)!r} could not be checked: {exc}") from exc
 
 
-def _findings(directory: str, identity: str) -> list[str]:
+def findings(directory: Path, identity: str) -> list[str]:
+    """The child's part of verify_log."""
     try:
-        return _read_through(Path(directory), identity)
+        return _read_through(directory, identity)
     except _UnreadableError as exc:
         return [str(exc)]
 
@@ -86,7 +83,3 @@ _KEY_BYTES: Final = 10
 
 class _UnreadableError(TransportError):
     """What the environment says of a file that is not what LMDB wrote."""
-
-
-if __name__ == "__main__":
-    sys.exit(answer(_findings))

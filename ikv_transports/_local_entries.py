@@ -77,13 +77,13 @@ def decode(key: bytes, stored: bytes, *, expected: int) -> LogMessage:
     partition, position = _KEY.unpack(key)
     if position != expected or len(stored) < _OVERHEAD:
         raise _damaged(partition, expected)
-    body = memoryview(stored)[: -_CHECKSUM.size]
+    body = stored[: -_CHECKSUM.size]
     (checksum,) = _CHECKSUM.unpack_from(stored, len(body))
     if zlib.crc32(key, zlib.crc32(body)) != checksum:
         raise _damaged(partition, expected)
     timestamp, key_length = _HEADER.unpack_from(stored)
     split = _HEADER.size + key_length
-    return LogMessage(partition, position, stored[_HEADER.size : split], stored[split : len(body)], timestamp)
+    return LogMessage(partition, position, body[_HEADER.size : split], body[split:], timestamp)
 
 
 def _damaged(partition: int, position: int) -> TransportError:

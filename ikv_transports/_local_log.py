@@ -19,7 +19,6 @@ from ikv_transports._local_entries import (
     entry_key,
     find_end,
     find_first,
-    partition_of,
 )
 from ikv_transports._local_followers import ring_all
 from ikv_transports._local_opened import UnsyncedWrites, check_suspect
@@ -218,8 +217,9 @@ def _put(txn: Transaction, batch: list[Request], puts: list[tuple[bytes, bytes]]
 def _entries_from(cursor: lmdb.Cursor[bytes], partition: int, position: int) -> Iterator[tuple[bytes, bytes]]:
     """A partition's entries as they are stored, from a position on."""
     if cursor.set_range(entry_key(partition, position)):
+        stop = entry_key(partition + 1, 0)
         for key, stored in cursor:
-            if partition_of(key) != partition:
+            if key >= stop:
                 return
             yield key, stored
 

@@ -7,12 +7,14 @@ thought of outlives a failed commit.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final
+from operator import itemgetter
+from typing import Final, TypeAlias
 from zlib import crc32
 
+from ikvcore._columns import ColumnFields, Columns
 from ikvcore._record import (
     CRC_RESIDUE,
     FULL_KEY,
@@ -22,6 +24,7 @@ from ikvcore._record import (
     ShapeFields,
     encode_record,
     general_fields,
+    shaped_record,
 )
 from ikvcore._schema import MAX_SHAPES, PartitionState, SchemaView, Version, field_entry, seal, shape_entry, unseal
 from ikvcore.errors import ReplicaDamagedError
@@ -43,6 +46,7 @@ __all__ = ["COUNT_PREFIX", "CommitPlan", "Counts", "KeyForm", "record_epoch", "r
 COUNT_PREFIX: Final = b"\x00c"
 _COUNTS: Final = struct.Struct("<QQ")
 _MODULUS: Final = 1 << 64
+_Pick: TypeAlias = Callable[[tuple[bytes, ...]], tuple[bytes, ...]]
 
 
 class KeyForm:
@@ -101,20 +105,25 @@ class Counts:
         return key, seal(key, _COUNTS.pack(self.documents, self.digest))
 
     @classmethod
-    def read(cls, snapshot: Snapshot, partition: int) -> Counts:
+    def read(cls, engine: OrderedKeyValue, snapshot: Snapshot, partition: int) -> Counts:
         """The counts of a partition in a state."""
         key = COUNT_PREFIX + partition.to_bytes(2, "big")
-        sealed = snapshot.get(key)
+        (sealed,) = engine.get_many(snapshot, [key])
         return cls() if sealed is None else cls(*_COUNTS.unpack(unseal(key, sealed)))
 
 
 @dataclass(slots=True)
 class _Draft:
-    """A document while it is being changed."""
+    """A document while it is being changed.
+
+    Values stand in the shape's order. What a mutation does to a shape is worked out once for all documents of that
+    shape; what is left for each is to pick its values from the old and the new ones.
+    """
 
     partition: int
-    fields: dict[int, FieldBytes] | None
+    shape: Shape | None
     """None where there is no document."""
+    data: tuple[bytes, ...]
     counted: bytes | None
     """The stored record, if it is in the partition's counts."""
     stored: bool
@@ -135,6 +144,9 @@ class CommitPlan:
         self._counts: dict[int, Counts] = {}
         self._new_fields: dict[str, int] = {}
         self._new_shapes: dict[ShapeFields, Shape] = {}
+        self._numbered: list[Shape] = []
+        self._columns: dict[tuple[tuple[str, FieldType], ...], Columns] = {}
+        self._merges: dict[tuple[Shape, Columns], tuple[Shape, _Pick]] = {}
         self._changes: dict[type, Callable[..., None]] = {
             Upsert: self._upsert,
             DeleteFields: self._delete_fields,
@@ -146,9 +158,10 @@ class CommitPlan:
     def apply(self, mutations: Iterable[Mutation]) -> None:
         """Carry out mutations in their order."""
         mutations = list(mutations)
-        self._prefetch(mutations)
-        for mutation in mutations:
-            self._changes[type(mutation)](mutation)
+        stored_keys = [self._stored_key(mutation) for mutation in mutations]
+        self._prefetch(stored_keys)
+        for mutation, stored_key in zip(mutations, stored_keys, strict=True):
+            self._changes[type(mutation)](mutation, stored_key)
 
     def batch(self) -> WriteBatch:
         """The commit: changed records, counts and schema."""
@@ -161,103 +174,97 @@ class CommitPlan:
             self._put(batch, self._partitions[partition].entry(partition))
         for name, field_id in self._new_fields.items():
             self._put(batch, field_entry(field_id, name))
-        for fields, shape in self._new_shapes.items():
-            self._put(batch, shape_entry(shape.id, fields))
-        if self._new_fields or self._new_shapes or self._changed_partitions:
+        for shape in self._numbered:
+            self._put(batch, shape_entry(shape.id, shape.fields))
+        if self._new_fields or self._numbered or self._changed_partitions:
             old = self._view.version
-            version = Version(old.version + 1, old.fields + len(self._new_fields), old.shapes + len(self._new_shapes))
+            version = Version(old.version + 1, old.fields + len(self._new_fields), old.shapes + len(self._numbered))
             self._put(batch, version.entry())
         return batch
 
     # -- what mutations do ---------------------------------------------------------------------
 
-    def _upsert(self, mutation: Upsert) -> None:
-        stored_key, draft = self._draft(mutation.partition, mutation.key)
-        if draft.fields is None:
-            draft.fields = {}
-            if stored_key[:1] == KeyForm.DIGEST:
-                draft.fields[FULL_KEY] = (FieldType.BYTES, mutation.key)
-        fields = draft.fields
-        known = self._view.tables.field_ids
-        for name, value in mutation.fields.items():
-            fields[known.get(name) or self._field_id(name)] = value
+    def _upsert(self, mutation: Upsert, stored_key: bytes) -> None:
+        draft = self._drafts[stored_key]
+        fields = mutation.fields if isinstance(mutation.fields, ColumnFields) else self._as_columns(mutation.fields)
+        if draft.shape is None:
+            draft.shape, draft.data = self._empty(stored_key, mutation.key)
+        merge = self._merges.get((draft.shape, fields.columns))
+        if merge is None:
+            merge = self._merge(draft.shape, fields.columns)
+            self._merges[draft.shape, fields.columns] = merge
+        draft.shape, pick = merge
+        draft.data = pick(draft.data + fields.data)
 
-    def _delete_fields(self, mutation: DeleteFields) -> None:
-        _, draft = self._draft(mutation.partition, mutation.key)
-        if draft.fields is not None:
-            for name in mutation.names:
-                field_id = self._known_field_id(name)
-                if field_id is not None:
-                    draft.fields.pop(field_id, None)
+    def _delete_fields(self, mutation: DeleteFields, stored_key: bytes) -> None:
+        self._remove(self._drafts[stored_key], {self._known_field_id(name) for name in mutation.names})
 
-    def _delete_document(self, mutation: DeleteDocument) -> None:
-        self._draft(mutation.partition, mutation.key)[1].fields = None
+    def _delete_document(self, _: DeleteDocument, stored_key: bytes) -> None:
+        self._drafts[stored_key].shape = None
 
-    def _drop_fields(self, mutation: DropFields) -> None:
-        dropped = [
+    def _drop_fields(self, mutation: DropFields, _: None) -> None:
+        dropped = {
             field_id
             for name, field_id in [*self._view.tables.field_ids.items(), *self._new_fields.items()]
             if name not in mutation.keep and (name in mutation.names or name.startswith(mutation.prefixes))
-        ]
+        }
         if not dropped:
             return
         state = self._advance(mutation.partition)
         state.drops.update(dict.fromkeys(dropped, state.epoch))
         for draft in self._drafts.values():
-            if draft.partition == mutation.partition and draft.fields is not None:
-                for field_id in dropped:
-                    draft.fields.pop(field_id, None)
+            if draft.partition == mutation.partition:
+                self._remove(draft, dropped)
 
-    def _clear(self, mutation: Clear) -> None:
+    def _clear(self, mutation: Clear, _: None) -> None:
         state = self._advance(mutation.partition)
         state.clear = state.epoch
         state.drops.clear()  # no older record is left for them to mask
         self._counts[mutation.partition] = Counts()
         for draft in self._drafts.values():
             if draft.partition == mutation.partition:
-                draft.fields, draft.counted = None, None
+                draft.shape, draft.counted = None, None
 
     # -- documents -----------------------------------------------------------------------------
 
-    def _prefetch(self, mutations: Sequence[Mutation]) -> None:
-        """Read every record that the mutations touch, in one call and in the engine's order."""
-        wanted: dict[bytes, int] = {}
-        for mutation in mutations:
-            if isinstance(mutation, (Upsert, DeleteFields, DeleteDocument)):
-                stored_key = self._keys.stored(storage_key(mutation.partition, mutation.key))
-                wanted[stored_key] = mutation.partition
-        stored_keys = sorted(wanted.keys() - self._drafts.keys())
+    def _stored_key(self, mutation: Mutation) -> bytes | None:
+        """The engine's key of the document that a mutation touches."""
+        if isinstance(mutation, (DropFields, Clear)):
+            return None
+        return self._keys.stored(storage_key(mutation.partition, mutation.key))
+
+    def _prefetch(self, touched: Iterable[bytes | None]) -> None:
+        """Read every record that mutations touch, in one call and in the engine's order."""
+        stored_keys = sorted({stored_key for stored_key in touched if stored_key is not None} - self._drafts.keys())
         for stored_key, record in zip(stored_keys, self._engine.get_many(self._snapshot, stored_keys), strict=True):
-            self._drafts[stored_key] = self._load(wanted[stored_key], stored_key, record)
+            self._drafts[stored_key] = self._load(stored_key, record)
 
-    def _draft(self, partition: int, key: bytes) -> tuple[bytes, _Draft]:
-        stored_key = self._keys.stored(storage_key(partition, key))
-        return stored_key, self._drafts[stored_key]
-
-    def _load(self, partition: int, stored_key: bytes, record: bytes | None) -> _Draft:
+    def _load(self, stored_key: bytes, record: bytes | None) -> _Draft:
         """The draft of a stored record, without what is masked at this place in the order."""
+        partition = int.from_bytes(stored_key[1:3], "big")
         if record is None:
-            return _Draft(partition, None, None, stored=False)
+            return _Draft(partition, None, (), None, stored=False)
         if crc32(record, crc32(stored_key)) != CRC_RESIDUE:
             raise ReplicaDamagedError(f"the record of {stored_key[3:]!r} fails its checksum")
-        state, epoch = self._partition(partition), record_epoch(record)
+        state, (shape_id, epoch) = self._partition(partition), HEADER.unpack_from(record)
         if epoch < state.clear:
-            return _Draft(partition, None, None, stored=True)
-        fields = state.visible(record_fields(record, self._view), epoch)
-        return _Draft(partition, fields, record, stored=True)
+            return _Draft(partition, None, (), None, stored=True)
+        if shape_id == GENERAL:
+            draft = _Draft(partition, *self._shaped(general_fields(record)), record, stored=True)
+        else:
+            shape = self._view.tables.shapes[shape_id]
+            draft = _Draft(partition, shape, shape.data(record), record, stored=True)
+        if epoch < state.floor:
+            self._remove(draft, {field_id for field_id, dropped in state.drops.items() if dropped > epoch})
+        return draft
 
     def _finish(self, batch: WriteBatch, stored_key: bytes, draft: _Draft) -> None:
         """Write a draft back and keep the counts."""
-        if draft.fields is None and not draft.stored:
+        if draft.shape is None and not draft.stored:
             return
         record = None
-        if draft.fields is not None:
-            record = encode_record(
-                self._shape(draft.fields),
-                draft.fields,
-                epoch=self._partition(draft.partition).epoch,
-                stored_key=stored_key,
-            )
+        if draft.shape is not None:
+            record = self._record(draft.shape, draft, stored_key)
             if record == draft.counted:
                 return
             batch.puts[stored_key] = record
@@ -268,6 +275,47 @@ class CommitPlan:
             counts.remove(draft.counted)
         if record is not None:
             counts.add(record)
+
+    def _record(self, shape: Shape, draft: _Draft, stored_key: bytes) -> bytes:
+        epoch = self._partition(draft.partition).epoch
+        if shape.id == GENERAL and not self._number(shape):
+            return encode_record(None, shape.typed(draft.data), epoch=epoch, stored_key=stored_key)
+        return shaped_record(shape, draft.data, epoch=epoch, stored_key=stored_key)
+
+    # -- values in a shape's order -------------------------------------------------------------
+
+    def _empty(self, stored_key: bytes, key: bytes) -> tuple[Shape, tuple[bytes, ...]]:
+        """A document of no fields yet; under a digest it carries its full key."""
+        if stored_key[:1] == KeyForm.DIGEST:
+            return self._shape(((FULL_KEY, FieldType.BYTES),)), (key,)
+        return self._shape(()), ()
+
+    def _shaped(self, fields: Mapping[int, FieldBytes]) -> tuple[Shape, tuple[bytes, ...]]:
+        shape = self._shape(tuple(sorted((field_id, value[0]) for field_id, value in fields.items())))
+        return shape, tuple(fields[field_id][1] for field_id in shape.order)
+
+    def _as_columns(self, fields: Mapping[str, FieldBytes]) -> ColumnFields:
+        key = tuple((name, value[0]) for name, value in fields.items())
+        columns = self._columns.get(key)
+        if columns is None:
+            columns = self._columns[key] = Columns(key)
+        return ColumnFields(columns, tuple(value[1] for value in fields.values()))
+
+    def _merge(self, shape: Shape, columns: Columns) -> tuple[Shape, _Pick]:
+        """What setting `columns` makes of a shape, and what picks the values from the old ones and the new ones."""
+        known = self._view.tables.field_ids
+        field_ids = [known.get(name) or self._field_id(name) for name in columns.names]
+        merged = self._shape(tuple(sorted((shape.types | dict(zip(field_ids, columns.types, strict=True))).items())))
+        places = {field_id: place for place, field_id in enumerate((*shape.order, *field_ids))}  # the last one counts
+        return merged, _picker([places[field_id] for field_id in merged.order])
+
+    def _remove(self, draft: _Draft, removed: Collection[int | None]) -> None:
+        """Take fields out of a document. Order is kept, so what is left stands in its own shape's order."""
+        shape = draft.shape
+        if shape is not None and not shape.types.keys().isdisjoint(removed):
+            values = zip(shape.order, draft.data, strict=True)
+            draft.data = tuple(value for field_id, value in values if field_id not in removed)
+            draft.shape = self._shape(tuple(field for field in shape.fields if field[0] not in removed))
 
     # -- schema --------------------------------------------------------------------------------
 
@@ -281,19 +329,24 @@ class CommitPlan:
             self._new_fields[name] = field_id
         return field_id
 
-    def _shape(self, fields: Mapping[int, FieldBytes]) -> Shape | None:
-        """The shape of a document's fields; None where the store has shapes enough."""
-        key: ShapeFields = tuple(sorted((field_id, value[0]) for field_id, value in fields.items()))
-        shape_id = self._view.tables.shape_ids.get(key)
+    def _shape(self, fields: ShapeFields) -> Shape:
+        """The shape of these fields; without an id where no record has it yet."""
+        shape_id = self._view.tables.shape_ids.get(fields)
         if shape_id is not None:
             return self._view.tables.shapes[shape_id]
-        shape = self._new_shapes.get(key)
+        shape = self._new_shapes.get(fields)
         if shape is None:
-            shape_id = self._view.version.shapes + len(self._new_shapes) + 1
-            if shape_id > MAX_SHAPES:
-                return None
-            shape = self._new_shapes[key] = Shape(shape_id, key)
+            shape = self._new_shapes[fields] = Shape(GENERAL, fields)
         return shape
+
+    def _number(self, shape: Shape) -> bool:
+        """Give a new shape its id; False where the store has shapes enough."""
+        shape_id = self._view.version.shapes + len(self._numbered) + 1
+        if shape_id > MAX_SHAPES:
+            return False
+        shape.id = shape_id
+        self._numbered.append(shape)
+        return True
 
     def _partition(self, partition: int) -> PartitionState:
         state = self._partitions.get(partition)
@@ -311,9 +364,17 @@ class CommitPlan:
     def _counts_of(self, partition: int) -> Counts:
         counts = self._counts.get(partition)
         if counts is None:
-            counts = self._counts[partition] = Counts.read(self._snapshot, partition)
+            counts = self._counts[partition] = Counts.read(self._engine, self._snapshot, partition)
         return counts
 
     @staticmethod
     def _put(batch: WriteBatch, entry: tuple[bytes, bytes]) -> None:
         batch.puts[entry[0]] = entry[1]
+
+
+def _picker(places: Sequence[int]) -> _Pick:
+    """What picks the values at these places of a tuple into another."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    start = places[0] if places else 0
+    return itemgetter(slice(start, start + len(places)))  # of a single place, itemgetter gives the value itself

@@ -12,6 +12,7 @@ from typing import Final
 
 from ikvcore._mount import replace_file
 from ikvcore._sealed_json import dump_sealed, load_sealed
+from ikvcore.errors import MountError
 
 __all__ = ["Damage"]
 
@@ -35,13 +36,15 @@ class Damage:
 
     @classmethod
     def read(cls, mount: Path, generation: str) -> Damage | None:
-        """What was found wrong with `generation`; None where nothing was."""
+        """What was found wrong with `generation`; None where nothing was. Raises MountError where nobody can look."""
         try:
             data = load_sealed((mount / _FILE).read_bytes())
             damage = cls(generation=data["generation"], reason=str(data["reason"]), found=float(data["found"]))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError):
+        except OSError as exc:  # too many open files, say: no reason to build a replica anew
+            raise MountError(mount, f"its file {_FILE} cannot be read ({exc.strerror or exc})") from exc
+        except (ValueError, KeyError, TypeError):
             # It was written about some generation, and nobody can say which: this one, to be safe.
             return cls(generation=generation, reason="what was found wrong with it can no longer be read")
         return damage if damage.generation == generation else None

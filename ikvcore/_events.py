@@ -7,12 +7,14 @@ every backend, comes to the same verdict (C7).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
 from ikvcore._keys import MAX_KEY_BYTES
 from ikvcore._proto import IKVDataEvent
+from ikvcore._wire import delimited, document_bytes
 from ikvcore.fields import FIXED_WIDTHS, FieldBytes, FieldType
 from ikvcore.models import (
     Clear,
@@ -26,11 +28,13 @@ from ikvcore.models import (
 )
 
 __all__ = [
+    "FIELD_TYPES",
     "BadEvent",
     "decode_event",
     "delete_document_event",
     "delete_fields_event",
     "drop_event",
+    "source_timestamp",
     "upsert_event",
 ]
 
@@ -39,7 +43,10 @@ _STRING: Final = FieldType.STRING
 _BYTES: Final = FieldType.BYTES
 _BOOLEAN: Final = FieldType.BOOLEAN
 _SECOND: Final = 1_000_000_000
-_TYPES: Final = {int(field_type): field_type for field_type in FieldType if field_type is not FieldType.UNKNOWN}
+FIELD_TYPES: Final = {int(field_type): field_type for field_type in FieldType if field_type is not FieldType.UNKNOWN}
+"""By the numbers of the wire format; any other number counts as UNKNOWN."""
+_UPSERT_TAG: Final = b"\x12"
+_DOCUMENT_TAG: Final = b"\x0a"
 _TRUE: Final = b"\x01"
 _FALSE: Final = b"\x00"
 
@@ -53,15 +60,14 @@ class BadEvent(Exception):  # noqa: N818 - a verdict on an event, caught by the 
 
 def upsert_event(fields: Mapping[str, FieldBytes], timestamp: int) -> bytes:
     """The event that upserts `fields`; `timestamp` in nanoseconds since the epoch."""
-    event = _stamped(timestamp)
-    _fill(event.upsertDocumentFieldsEvent.document.document, fields)
-    return _serialized(event)
+    # Protobuf takes a message's fields one after the other, so the header's bytes and the document's make an event.
+    return _header(timestamp) + delimited(_UPSERT_TAG, delimited(_DOCUMENT_TAG, document_bytes(fields)))
 
 
 def delete_fields_event(primary_key: Mapping[str, FieldBytes], names: Iterable[str], timestamp: int) -> bytes:
     """The event that deletes fields of one document; its id carries the primary key only."""
     event = _stamped(timestamp)
-    _fill(event.deleteDocumentFieldsEvent.documentId.document, primary_key)
+    event.deleteDocumentFieldsEvent.documentId.MergeFromString(document_bytes(primary_key))
     event.deleteDocumentFieldsEvent.fieldsToDelete.extend(names)
     return _serialized(event)
 
@@ -69,7 +75,7 @@ def delete_fields_event(primary_key: Mapping[str, FieldBytes], names: Iterable[s
 def delete_document_event(primary_key: Mapping[str, FieldBytes], timestamp: int) -> bytes:
     """The event that deletes one document; its id carries the primary key only."""
     event = _stamped(timestamp)
-    _fill(event.deleteDocumentEvent.documentId.document, primary_key)
+    event.deleteDocumentEvent.documentId.MergeFromString(document_bytes(primary_key))
     return _serialized(event)
 
 
@@ -93,11 +99,10 @@ def _stamped(timestamp: int) -> Any:
     return event
 
 
-def _fill(document: Any, fields: Mapping[str, FieldBytes]) -> None:
-    for name, (field_type, data) in fields.items():
-        value = document[name]
-        value.fieldType = field_type
-        value.value = data
+@lru_cache(maxsize=16)
+def _header(timestamp: int) -> bytes:
+    """An event of nothing but its header: the same for all documents of a batch."""
+    return _serialized(_stamped(timestamp))
 
 
 def _serialized(event: Any) -> bytes:
@@ -118,10 +123,7 @@ def decode_event(message: LogMessage, store: StoreDescription) -> Mutation | Non
         event = IKVDataEvent.FromString(message.value)
     except (DecodeError, ValueError, RecursionError) as exc:  # ValueError: text that is not UTF-8, in some runtimes
         raise BadEvent(f"it is not an event in the wire format ({exc})") from exc
-    timestamp = message.timestamp
-    if event.eventHeader.HasField("sourceTimestamp"):
-        source = event.eventHeader.sourceTimestamp
-        timestamp = source.seconds * _SECOND + source.nanos
+    timestamp = source_timestamp(event, message)
     kind = event.WhichOneof("event")
     if kind == "upsertDocumentFieldsEvent":
         return _upsert(event.upsertDocumentFieldsEvent.document.document, message, store, timestamp)
@@ -135,6 +137,16 @@ def decode_event(message: LogMessage, store: StoreDescription) -> Mutation | Non
     return None
 
 
+def source_timestamp(event: Any, message: LogMessage) -> int | None:
+    """When the writer made an event; where it does not say, the message's own timestamp."""
+    header = event.eventHeader
+    if not header.HasField("sourceTimestamp"):
+        return message.timestamp
+    source = header.sourceTimestamp
+    timestamp: int = source.seconds * _SECOND + source.nanos
+    return timestamp
+
+
 def _upsert(document: Any, message: LogMessage, store: StoreDescription, timestamp: int | None) -> Upsert | None:
     if not document:
         return None
@@ -142,7 +154,7 @@ def _upsert(document: Any, message: LogMessage, store: StoreDescription, timesta
     fields: dict[str, FieldBytes] = {}
     for name in document:  # items() of a protobuf map goes through a slow generator
         value = document[name]
-        field_type = _TYPES.get(value.fieldType)
+        field_type = FIELD_TYPES.get(value.fieldType)
         if name == store.primary_key:
             fields[name] = (store.primary_key_type, key)
         elif field_type is not None:  # a value of a type that this release does not know leaves the old one in place
@@ -175,7 +187,7 @@ def _key(document: Any, store: StoreDescription) -> bytes:
         raise BadEvent(f"its document has no primary key {store.primary_key!r}")
     value = document[store.primary_key]
     key: bytes = value.value
-    if value.fieldType not in _TYPES:
+    if value.fieldType not in FIELD_TYPES:
         raise BadEvent(f"its primary key {store.primary_key!r} is of type UNKNOWN ({value.fieldType})")
     if not key:
         raise BadEvent(f"its primary key {store.primary_key!r} is empty")

@@ -11,20 +11,34 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from ikvcore._damage import Damage
 from ikvcore._mount import Mount
-from ikvcore.errors import ReplicaDamagedError, StorageError
+from ikvcore.errors import MountError, ReplicaDamagedError, ShutDownError, StorageError
 from ikvcore.protocols import Storage
 
-__all__ = ["Generations"]
+__all__ = ["Generation", "Generations"]
 
 _log = logging.getLogger(__name__)
 
 _GRACE: Final = 2.0
 """Seconds that a replaced storage stays open, for reads that had begun in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What is read now, in one piece: whoever looks, from whichever thread, never sees halves of two."""
+
+    directory: Path | None = None
+    """None for a replica without a mount."""
+    storage: Storage | None = None
+    """None where it could not even be opened, and once all is closed."""
+    damage: Damage | None = None
+    """What is wrong with it: until it is replaced, nothing may be read."""
 
 
 class Generations:
@@ -34,40 +48,44 @@ class Generations:
         """Raises StorageError; a damaged current generation raises nothing and is told by `damage`."""
         self._mount = mount
         self._open = open_storage
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may shut down a client whose thread holds it
         self._retired: list[tuple[float, Storage]] = []
-        self._storage: Storage | None = None
-        self._directory: Path | None = None
-        self.damage: Damage | None = None
-        """What is wrong with the current generation: until it is replaced, nothing may be read."""
+        self._current = Generation()
         self._enter(None if mount is None else mount.generation())
 
     @property
+    def current(self) -> Generation:
+        """The generation that is read, as it is known at this moment."""
+        return self._current
+
+    @property
+    def damage(self) -> Damage | None:
+        """What is wrong with the current generation."""
+        return self._current.damage
+
+    @property
     def storage(self) -> Storage:
-        """The current generation's storage. Raises ReplicaDamagedError where it could not even be opened."""
-        if self._storage is None:
-            raise ReplicaDamagedError(self.damage.reason if self.damage else "it is closed")
-        return self._storage
+        """The current generation's storage. Raises ReplicaDamagedError until it is sound, ShutDownError at the end."""
+        current = self._current
+        if current.damage is not None:
+            raise ReplicaDamagedError(current.damage.reason)
+        if current.storage is None:
+            raise ShutDownError("reader")
+        return current.storage
 
-    def raise_if_damaged(self) -> None:
-        """Raise ReplicaDamagedError until the current generation is sound."""
-        if self.damage is not None:
-            raise ReplicaDamagedError(self.damage.reason)
-
-    def found_damaged(self, reason: str) -> bool:
+    def found_damaged(self, reason: str, storage: Storage | None) -> bool:
         """Note what is wrong with the current generation, for all processes of the mount; whether that was news.
 
-        From any thread. A generation without a mount has none to take its place: nothing is noted.
+        From any thread. Of a storage that is no longer the current one it is no news: a read may have begun in it
+        before it was replaced. A generation without a mount has none to take its place: nothing is noted.
         """
-        if self._mount is None or self._directory is None or self.damage is not None:
-            return False
-        damage = Damage(generation=self._directory.name, reason=reason)
-        _log.error("the replica in %s is damaged: %s", self._directory, reason)
-        self.damage = damage
-        try:
-            damage.write(self._mount.path)
-        except OSError as exc:  # the others find it themselves, or not; this process knows
-            _log.warning("damage.json could not be written: %s", exc)
+        with self._lock:
+            current = self._current
+            if current.directory is None or current.damage is not None or current.storage is not storage:
+                return False
+            damage = Damage(generation=current.directory.name, reason=reason)
+            self._current = replace(current, damage=damage)
+        self._tell(damage)
         return True
 
     def refresh(self) -> bool:
@@ -75,12 +93,17 @@ class Generations:
         self._close_retired()
         if self._mount is None:
             return False
-        current, before = self._mount.generation(), self.damage
-        if current != self._directory:
-            self._enter(current)
+        directory = self._mount.generation()
+        if directory != self._current.directory:
+            self._enter(directory)
             return True
-        self.damage = before or Damage.read(self._mount.path, current.name)
-        return self.damage is not before
+        damage = self._current.damage or Damage.read(self._mount.path, directory.name)
+        with self._lock:
+            # What a thread of ours found in the meantime is not forgotten: its file may not be written yet.
+            if damage is None or self._current.damage is not None:
+                return False
+            self._current = replace(self._current, damage=damage)
+        return True
 
     def begin_next(self) -> tuple[Path, Storage]:
         """An empty generation after the current one, and its storage; what a crash left there is removed."""
@@ -95,44 +118,57 @@ class Generations:
             # Again, since one that cannot be read would speak of the new generation too.
             self.damage.write(self._mount.path)
         self._mount.make_current(directory)
-        self._take(directory, storage)
+        self._take(Generation(directory, storage))
 
     def abandon(self, directory: Path, storage: Storage) -> None:
         """Remove a generation that will not be finished."""
-        storage.close()
-        shutil.rmtree(directory, ignore_errors=True)
+        assert self._mount is not None
+        _close(storage)
+        with suppress(MountError):
+            # A change-over that failed may have come as far as CURRENT: what that names is everybody's.
+            if self._mount.generation() != directory:
+                shutil.rmtree(directory, ignore_errors=True)
 
     def close(self) -> None:
-        """Close every storage. Idempotent."""
+        """Close every storage. Idempotent. Raises StorageError where one was not closed in good order."""
         with self._lock:
             retired, self._retired = self._retired, []
-            storage, self._storage = self._storage, None
-        for each in [*(old for _, old in retired), *([] if storage is None else [storage])]:
-            each.close()
+            storage, self._current = self._current.storage, Generation()
+        with ExitStack() as stack:
+            if storage is not None:
+                stack.callback(storage.close)
+            for _, old in retired:
+                stack.callback(_close, old)
 
     def _enter(self, directory: Path | None) -> None:
         """Open the generation that CURRENT names."""
-        damage = None
-        if directory is not None and self._mount is not None:
-            damage = Damage.read(self._mount.path, directory.name)
-        if damage is not None:  # it is not even opened: an engine may crash on it
-            self._take(directory, None, damage)
+        if directory is None or self._mount is None:
+            self._take(Generation(None, self._open(None)))
             return
-        try:
-            storage = self._open(directory)
-        except ReplicaDamagedError as exc:
-            if directory is None:
-                raise
-            self._take(directory, None)
-            self.found_damaged(exc.what)
-        else:
-            self._take(directory, storage)
+        damage = Damage.read(self._mount.path, directory.name)
+        storage = None
+        if damage is None:  # else it is not even opened: an engine may crash on it
+            try:
+                storage = self._open(directory)
+            except ReplicaDamagedError as exc:
+                damage = Damage(generation=directory.name, reason=exc.what)
+                self._tell(damage)
+        self._take(Generation(directory, storage, damage))
 
-    def _take(self, directory: Path | None, storage: Storage | None, damage: Damage | None = None) -> None:
+    def _tell(self, damage: Damage) -> None:
+        """Have the other processes of the mount know what this one found."""
+        assert self._mount is not None
+        _log.error("the replica in %s is damaged: %s", self._mount.path / damage.generation, damage.reason)
+        try:
+            damage.write(self._mount.path)
+        except OSError as exc:  # the others find it themselves, or not; this process knows
+            _log.warning("damage.json could not be written: %s", exc)
+
+    def _take(self, following: Generation) -> None:
         with self._lock:
-            if self._storage is not None:
-                self._retired.append((time.monotonic(), self._storage))
-            self.damage, self._storage, self._directory = damage, storage, directory
+            if self._current.storage is not None:
+                self._retired.append((time.monotonic(), self._current.storage))
+            self._current = following
 
     def _close_retired(self) -> None:
         if not self._retired:
@@ -142,7 +178,12 @@ class Generations:
             ready = [storage for since, storage in self._retired if now - since > _GRACE]
             self._retired = [each for each in self._retired if now - each[0] <= _GRACE]
         for storage in ready:
-            try:
-                storage.close()
-            except StorageError as exc:
-                _log.warning("a replaced generation could not be closed: %s", exc)
+            _close(storage)
+
+
+def _close(storage: Storage) -> None:
+    """Close a storage that nobody will read again."""
+    try:
+        storage.close()
+    except StorageError as exc:
+        _log.warning("a replaced generation could not be closed: %s", exc)

@@ -10,7 +10,8 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from ikvcore._events import BadEvent, decode_event
+from ikvcore._decoder import EventDecoder
+from ikvcore._events import BadEvent
 from ikvcore._fold import fold
 from ikvcore._progress import (
     COMMIT_KEY,
@@ -51,6 +52,7 @@ class Ingester:
         self._storage = storage
         self._transport = transport
         self._store: StoreDescription = transport.describe()
+        self._decoder = EventDecoder(self._store)
         self._held = tuple(partitions)
         self._quarantine = quarantine
         self._partial_history = partial_history
@@ -141,33 +143,41 @@ class Ingester:
         """What to commit for these messages."""
         batch = _Batch()
         batch.progress.update(self._begun)
-        identity = self._store.identity
+        by_partition: dict[int, list[LogMessage]] = {}
         for message in polled.messages:
-            partition = message.partition
-            if partition in batch.halts:
-                continue
-            timestamp, bad = message.timestamp, False
-            try:
-                mutation = decode_event(message, self._store)
-            except BadEvent as exc:
-                if not self._quarantine:
-                    batch.halts[partition] = f"bad event at position {message.position}: {exc}"
-                    continue
-                bad = True
-                batch.quarantined.append(_quarantined(message, str(exc)))
-                _log.warning("bad event at %d:%d quarantined: %s", partition, message.position, exc)
-            else:
-                if mutation is not None:
-                    batch.mutations.append(mutation)
-                    timestamp = mutation.timestamp
-            done = batch.progress.get(partition) or self._progress[partition]
-            batch.progress[partition] = done.past(message, identity=identity, timestamp=timestamp, bad=bad)
+            by_partition.setdefault(message.partition, []).append(message)
+        for partition, messages in by_partition.items():
+            self._decode(batch, partition, messages)
         for partition, position in polled.positions.items():
             if partition not in batch.halts:
                 done = batch.progress.get(partition) or self._progress[partition]
                 if done.position < position:
                     batch.progress[partition] = done.moved(position)
         return batch
+
+    def _decode(self, batch: _Batch, partition: int, messages: Sequence[LogMessage]) -> None:
+        """Decode a partition's messages, up to a bad event that halts it."""
+        timestamp, passed, bad = None, 0, 0
+        for message in messages:
+            mutation = None
+            try:
+                mutation = self._decoder.decode(message)
+            except BadEvent as exc:
+                if not self._quarantine:
+                    batch.halts[partition] = f"bad event at position {message.position}: {exc}"
+                    break
+                bad += 1
+                batch.quarantined.append(_quarantined(message, str(exc)))
+                _log.warning("bad event at %d:%d quarantined: %s", partition, message.position, exc)
+            if mutation is not None:
+                batch.mutations.append(mutation)
+            timestamp = message.timestamp if mutation is None else mutation.timestamp
+            passed += 1
+        if passed:
+            done = batch.progress.get(partition) or self._progress[partition]
+            batch.progress[partition] = done.past(
+                messages[passed - 1], identity=self._store.identity, timestamp=timestamp, passed=passed, bad=bad
+            )
 
     def _apply(self, batch: _Batch) -> None:
         meta: dict[bytes, bytes | None] = dict(done.entry(partition) for partition, done in batch.progress.items())

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 from zlib import crc32
 
+from ikvcore._wire import varint
 from ikvcore.errors import InvalidKeyError, KeyTypeError
 from ikvcore.fields import FieldType
 from ikvcore.models import StoreDescription
@@ -44,13 +45,7 @@ def key_bytes(key: object, key_type: FieldType) -> bytes:
 
 def message_key(key_type: FieldType, data: bytes) -> bytes:
     """The serialized FieldValue{fieldType, value} of a key that is not empty, as protobuf writes it."""
-    length = len(data)
-    prefix = bytearray((0x08, key_type, 0x12))
-    while length > 0x7F:
-        prefix.append(length & 0x7F | 0x80)
-        length >>= 7
-    prefix.append(length)
-    return bytes(prefix) + data
+    return bytes((0x08, key_type, 0x12)) + varint(len(data)) + data
 
 
 def partition_of(message_key: bytes, store: StoreDescription) -> int:

@@ -231,7 +231,9 @@ class KeyValueStorage:
         state = snapshot.id()
         seen = self._seen
         view = seen[1]
-        if snapshot.get(VERSION_KEY) != view.stored_version:
+        # By the engine, whose errors tell damage from failures.
+        (stored,) = self._engine.get_many(snapshot, [VERSION_KEY])
+        if stored != view.stored_version:
             view = SchemaView.load(self._tables, self._engine, snapshot)
         if (state, view) != seen:
             with self._snapshot() as later:
@@ -284,7 +286,7 @@ class KeyValueStorage:
     def _all_counts(self, snapshot: Snapshot) -> dict[int, Counts]:
         stop = COUNT_PREFIX[:-1] + bytes([COUNT_PREFIX[-1] + 1])
         partitions = [int.from_bytes(key[2:], "big") for key, _ in self._engine.scan(snapshot, COUNT_PREFIX, stop)]
-        return {partition: Counts.read(snapshot, partition) for partition in partitions}
+        return {partition: Counts.read(self._engine, snapshot, partition) for partition in partitions}
 
     def _commit(self, batch: WriteBatch, meta: Meta, expect: Meta) -> None:
         for key, value in meta.items():

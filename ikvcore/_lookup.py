@@ -30,7 +30,7 @@ class Lookup:
         *,
         found_damaged: Callable[[ReplicaDamagedError], object],
     ) -> None:
-        """`found_damaged` is told of damage that a read meets."""
+        """`found_damaged` is told of damage that a read of `storage` meets."""
         self._storage = storage
         self._store = store
         self._held = tuple(held)
@@ -54,6 +54,14 @@ class Lookup:
         """A page of a scan."""
         try:
             return self._storage.scan(projection, after=cursor, limit=limit)
+        except StorageError as exc:
+            self._failed(exc)
+            raise
+
+    def count(self) -> int:
+        """How many documents there are."""
+        try:
+            return self._storage.count()
         except StorageError as exc:
             self._failed(exc)
             raise
@@ -115,9 +123,9 @@ class Lookup:
             raise
 
     def _read(self, primary_keys: Sequence[Key], projection: Projection) -> list[Row | None]:
-        """The rows of keys in one state. Where the primary key does not decide its partition, all held ones are
-        probed, and
-        the lowest that has it is read."""
+        """The rows of keys in one state. Where the primary key does not decide its partition, all held ones are probed,
+        and the lowest that has it is read.
+        """
         store, held, get_many = self._store, self._held, self._storage.get_many
         keys = [key_bytes(key, store.primary_key_type) for key in primary_keys]
         if store.partitions == 1:

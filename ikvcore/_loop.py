@@ -121,9 +121,9 @@ class ReplicaLoop:
                     _log.exception("the replica loop failed")
                     self._failed(exc, fatal=True)
         finally:
-            self._forget()
             if self.role is Role.INGESTING:
                 self._tell(ingesting=False)
+            self._forget()
 
     def _turn(self) -> None:
         self._look_around()
@@ -188,22 +188,32 @@ class ReplicaLoop:
 
     def _forget(self) -> None:
         """Give up what was begun in a storage that is no longer the one."""
-        if self._ingester is not None:
-            self._ingester.close()
-            self._ingester = None
-        if self._rebuild is not None:
-            self._rebuild.abandon()
-            self._rebuild = None
+        ingester, self._ingester = self._ingester, None
+        rebuild, self._rebuild = self._rebuild, None
         self._marked = False
+        if ingester is not None:
+            ingester.close()
+        if rebuild is not None:
+            rebuild.abandon()
 
     def _ingest(self) -> bool:
         self._mark_opened()
-        if self._ingester is None:
-            self._ingester = self._make_ingester(self._generations.storage)
-        return self._ingester.step(TICK)
+        storage = self._generations.current.storage
+        try:
+            if self._ingester is None:
+                self._ingester = self._make_ingester(self._generations.storage)
+            return self._ingester.step(TICK)
+        except ReplicaDamagedError as exc:
+            # A read may have met it first, and noted it; where nothing can be noted, nothing takes its place.
+            if not self._generations.found_damaged(exc.what, storage) and self._generations.damage is None:
+                raise
+        self._changed_over()
+        return False
 
     def _rebuild_damaged(self) -> bool:
         """A step towards the generation that replaces the damaged one. Without the lock somebody else may be at it."""
+        if self._rebuild is None:
+            self._forget()  # a read may have found the damage while we were ingesting
         if self._lock is not None and not self._lock.held:
             self._stopped.wait(TICK)
             return False
@@ -234,26 +244,17 @@ class ReplicaLoop:
                 # The other one was heard of by its commit: should it fall silent now, its silence began here.
                 self._found_locked = time.monotonic()
                 self._follow_until = self._found_locked + _FOLLOW_AFTER_FENCE
-        except (LogTrimmedError, LogDivergedError) as exc:
-            # The log can be restored under us, so look again; but nobody should wait for it in vain.
+        except (LogTrimmedError, LogDivergedError, ReplicaDamagedError) as exc:
+            # The log can be restored under us, so look again; but nobody should wait for it in vain, nor for a rebuild
+            # that the log no longer allows.
             self._forget()
             self._failed(exc, fatal=True)
-        except ReplicaDamagedError as exc:
-            self._damaged(exc)
         except Exception as exc:  # a plugin may raise anything; the thread must live and say so
             if not isinstance(exc, IKVError):
                 _log.exception("ingest failed unexpectedly")
             self._failed(exc, fatal=self._failures >= _RETRIES)
         else:
             self._succeeded(committed)
-
-    def _damaged(self, exc: ReplicaDamagedError) -> None:
-        """Ingest met damage; or the damaged replica cannot be rebuilt, and then nobody should wait for that."""
-        if self._generations.found_damaged(exc.what):
-            self._changed_over()
-        else:
-            self._forget()
-            self._failed(exc, fatal=True)
 
     def _succeeded(self, committed: bool) -> None:
         if self._failures:

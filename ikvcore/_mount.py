@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ikvcore._sealed_json import dump_sealed, load_sealed
 from ikvcore.errors import FormatVersionError, LogDivergedError, MountError, MountMismatchError
@@ -32,6 +32,7 @@ __all__ = ["FORMAT_VERSION", "Manifest", "Mount", "MountLock", "prepare_director
 FORMAT_VERSION: Final = 1
 _MANIFEST: Final = "replica.json"
 _CURRENT: Final = "CURRENT"
+_LOCK: Final = "ingest.lock"
 _FIRST_GENERATION: Final = "gen-1"
 _REBUILD: Final = "remove the directory to rebuild the replica"
 _GENERATION: Final = re.compile(r"gen-([0-9]{1,9})")
@@ -102,6 +103,20 @@ class Mount:
             raise MountError(path, f"{exc.strerror or exc}") from exc
         return cls(path, manifest)
 
+    @classmethod
+    def existing(cls, path: Path) -> Mount | None:
+        """The mount at `path`, whatever it was made for, with its own manifest; None where there is none.
+
+        Touches nothing. Raises FormatVersionError, MountError.
+        """
+        try:
+            stored = cls._stored(path)
+        except OSError as exc:
+            if isinstance(exc, MountError):
+                raise
+            raise MountError(path, f"{exc.strerror or exc}") from exc
+        return None if stored is None else cls(path, cls._parsed(path, stored))
+
     def generation(self) -> Path:
         """The directory of the current generation. Raises MountError where CURRENT does not name one."""
         try:
@@ -164,25 +179,34 @@ class Mount:
         replace_file(path / _MANIFEST, dump_sealed(manifest.to_json()))
 
     @staticmethod
-    def _check(path: Path, stored: dict[str, Any], wanted: Manifest) -> None:
+    def _parsed(path: Path, stored: dict[str, Any]) -> Manifest:
         version = stored.get("format")
         if version != FORMAT_VERSION:
             raise FormatVersionError(path, version, FORMAT_VERSION)
         try:
-            description = StoreDescription.from_json(stored["store"])
-            backend, partitions, history = stored["backend"], tuple(stored["partitions"]), stored["history"]
+            return Manifest(
+                description=StoreDescription.from_json(stored["store"]),
+                backend=stored["backend"],
+                partitions=tuple(stored["partitions"]),
+                history=stored["history"],
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             raise MountError(path, f"{_MANIFEST} is damaged ({exc!r}); {_REBUILD}") from exc
+
+    @classmethod
+    def _check(cls, path: Path, stored: dict[str, Any], wanted: Manifest) -> None:
+        found = cls._parsed(path, stored)
+        description = found.description
         store = (description.account_id, description.store_name)
         wanted_store = (wanted.description.account_id, wanted.description.store_name)
-        for what, found, asked in (
+        for what, stored_value, asked in (
             ("store (account, name)", store, wanted_store),
-            ("backend", backend, wanted.backend),
-            ("partitions", list(partitions), list(wanted.partitions)),
-            ("history", history, wanted.history),
+            ("backend", found.backend, wanted.backend),
+            ("partitions", list(found.partitions), list(wanted.partitions)),
+            ("history", found.history, wanted.history),
         ):
-            if found != asked:
-                raise MountMismatchError(path, what, found, asked)
+            if stored_value != asked:
+                raise MountMismatchError(path, what, stored_value, asked)
         if description.identity != wanted.description.identity:
             raise LogDivergedError(
                 None,
@@ -195,12 +219,26 @@ class MountLock:
     """The lock of a mount's ingester.
 
     lockf, not flock, which a forked child would share. Closing any descriptor of the file gives a lockf lock up, so a
-    process opens this file once, here, and nowhere else.
+    process opens this file once, here, and nowhere else; who only visits a mount asks `is_open_here` first.
     """
 
+    _open_here: ClassVar[set[tuple[int, int]]] = set()
+
     def __init__(self, mount: Path) -> None:
-        self._file = os.open(mount / "ingest.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._file = os.open(mount / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.held = False
+        status = os.fstat(self._file)
+        self._key = (status.st_dev, status.st_ino)
+        self._open_here.add(self._key)
+
+    @classmethod
+    def is_open_here(cls, mount: Path) -> bool:
+        """Whether this process has the mount's lock file open; found out without opening it."""
+        try:
+            status = (mount / _LOCK).stat()
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) in cls._open_here
 
     def try_acquire(self) -> bool:
         """Take the lock if no other process has it; whether it is held now."""
@@ -222,6 +260,7 @@ class MountLock:
         """Give up lock and file. Idempotent."""
         if self._file >= 0:
             os.close(self._file)
+            self._open_here.discard(self._key)
             self._file, self.held = -1, False
 
 

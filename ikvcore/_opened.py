@@ -14,6 +14,7 @@ from typing import Final
 
 from ikvcore._mount import replace_file
 from ikvcore._status import boot_id
+from ikvcore.errors import MountError
 from ikvcore.models import dump_json
 
 __all__ = ["Opened"]
@@ -36,12 +37,17 @@ class Opened:
 
     @classmethod
     def suspect(cls, mount: Path) -> bool:
-        """Whether the mount was written in another boot and not closed. What cannot be read counts as such."""
+        """Whether the mount was written in another boot and not closed. A mark of nonsense counts as such.
+
+        Raises MountError where nobody can look.
+        """
         try:
             data = json.loads((mount / _FILE).read_bytes())
             mark = cls(boot=str(data["boot"]), clean=data["clean"] is True)
         except FileNotFoundError:
             return False  # nobody has written anything yet
-        except (OSError, ValueError, KeyError, TypeError):
+        except OSError as exc:
+            raise MountError(mount, f"its file {_FILE} cannot be read ({exc.strerror or exc})") from exc
+        except (ValueError, KeyError, TypeError):
             return True
         return not mark.clean and mark.boot != boot_id()

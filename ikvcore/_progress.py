@@ -24,6 +24,7 @@ __all__ = [
     "Progress",
     "QuarantinedEvent",
     "commit_value",
+    "kept_events",
     "quarantine_key",
     "quarantined_events",
     "read_progress",
@@ -55,14 +56,16 @@ class PartitionProgress:
         """Where a subscription goes on."""
         return Start(self.position, self.witness)
 
-    def past(self, message: LogMessage, *, identity: str, timestamp: int | None, bad: bool) -> PartitionProgress:
-        """The progress after one more message."""
+    def past(
+        self, last: LogMessage, *, identity: str, timestamp: int | None, passed: int, bad: int
+    ) -> PartitionProgress:
+        """The progress after `passed` more messages, `bad` of them quarantined."""
         return PartitionProgress(
-            position=message.position + 1,
-            applied=self.applied + 1,
+            position=last.position + 1,
+            applied=self.applied + passed,
             quarantined=self.quarantined + bad,
             timestamp=timestamp,
-            witness=Witness(identity, message.position, message_checksum(message.key, message.value)),
+            witness=Witness(identity, last.position, message_checksum(last.key, last.value)),
         )
 
     def moved(self, position: Position) -> PartitionProgress:
@@ -151,14 +154,26 @@ def quarantine_key(sequence: int) -> bytes:
     return _QUARANTINE_PREFIX + sequence.to_bytes(8, "big")
 
 
+def kept_events(storage: Storage) -> dict[int, QuarantinedEvent]:
+    """The events kept in quarantine by their sequence numbers, oldest first. Raises ReplicaDamagedError."""
+    return {
+        int.from_bytes(key[len(_QUARANTINE_PREFIX) :], "big"): _quarantined(value)
+        for key, value in storage.scan_meta(_QUARANTINE_PREFIX)
+    }
+
+
 def quarantined_events(storage: Storage) -> list[QuarantinedEvent]:
     """The events kept in quarantine, oldest first."""
-    events = []
-    for _, value in storage.scan_meta(_QUARANTINE_PREFIX):
+    return list(kept_events(storage).values())
+
+
+def _quarantined(value: bytes) -> QuarantinedEvent:
+    try:
         data = json.loads(value)
         data["key"], data["value"] = base64.b64decode(data["key"]), base64.b64decode(data["value"])
-        events.append(QuarantinedEvent(**data))
-    return events
+        return QuarantinedEvent(**data)
+    except (ValueError, KeyError, TypeError) as exc:
+        raise ReplicaDamagedError(f"an event in its quarantine cannot be read ({exc!r})") from exc
 
 
 def _position_key(partition: int) -> bytes:

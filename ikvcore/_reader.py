@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, NoReturn
 
 from ikvcore._arguments import as_list
@@ -119,10 +120,13 @@ class Reader(IKVReader):
     @staticmethod
     def _first_look(replica: Replica) -> str | None:
         """What the replica holds, in words; None where this finds damage that was not known yet."""
+        refusal, storage = replica.refusal(), replica.current.storage
+        if refusal is not None or storage is None:
+            return str(refusal)
         try:
-            return str(replica.refusal() or f"{replica.storage.count()} documents")
+            return f"{storage.count()} documents"
         except ReplicaDamagedError as exc:
-            if not replica.found_damaged(exc):
+            if not replica.found_damaged(storage, exc) and replica.damage is None:  # nothing will take its place
                 raise
             return None
 
@@ -161,10 +165,10 @@ class Reader(IKVReader):
 
     def _look_into(self, replica: Replica) -> None:
         """Read from the replica's present storage; have reads refuse where there is none, until there is one."""
-        if replica.damage is None:
-            self._lookup = Lookup(
-                replica.storage, replica.store, replica.partitions, found_damaged=replica.found_damaged
-            )
+        current = replica.current
+        if current.damage is None and current.storage is not None:
+            found_damaged = partial(replica.found_damaged, current.storage)
+            self._lookup = Lookup(current.storage, replica.store, replica.partitions, found_damaged=found_damaged)
             self._row = self._lookup.row
         else:
             self._lookup, self._row = None, self._row_or_refuse
@@ -308,7 +312,7 @@ class Reader(IKVReader):
         return self._scan(self._looking().projection(field_names))
 
     def count(self) -> int:
-        return self._opened().storage.count()
+        return self._looking().count()
 
     def _scan(self, projection: Projection) -> Iterator[tuple[str | bytes, Row]]:
         cursor = None
@@ -383,7 +387,7 @@ class Reader(IKVReader):
                 lag_seconds=0.0 if waiting_since is None else max(0.0, (now - waiting_since) / 1e9),
             )
         return Stats(
-            documents=replica.storage.count(),
+            documents=self._looking().count(),
             partitions=partitions,
             events_applied=sum(done.applied for done in progress.values()),
             bad_events=sum(done.quarantined for done in progress.values()),

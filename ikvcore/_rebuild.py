@@ -47,7 +47,11 @@ class Rebuild:
             )
         self._target: Mapping[int, Position] = {partition: bounds[partition].end for partition in self._partitions}
         self._directory, self._storage = generations.begin_next()
-        self.ingester: Final = make_ingester(self._storage)
+        try:
+            self.ingester: Final = make_ingester(self._storage)
+        except BaseException:
+            generations.abandon(self._directory, self._storage)
+            raise
         self.reached: Mapping[int, Position] = {}
         """The positions of the new generation; absent where nothing was applied yet."""
         _log.warning("rebuilding the replica in %s from the log: %s", self._directory, self.reason)

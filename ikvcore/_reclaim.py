@@ -67,7 +67,7 @@ class Reclaimer:
     ) -> Work:
         batch = WriteBatch()
         state = view.partitions[current.partition]
-        counts = Counts.read(snapshot, current.partition)
+        counts = Counts.read(engine, snapshot, current.partition)
         left, cursor = max_records, current.cursor
         for tag in _TAGS[_TAGS.index(cursor[:1]) :]:
             cursor = max(cursor, tag + current.partition.to_bytes(2, "big"))

@@ -36,6 +36,7 @@ __all__ = [
     "encode_record",
     "general_fields",
     "general_row",
+    "shaped_record",
 ]
 
 HEADER: Final = struct.Struct("<II")
@@ -63,7 +64,18 @@ Plan: TypeAlias = Callable[[bytes], Row]
 class Shape:
     """A set of (field id, type), and what follows from it: where each value lies in a record of this shape."""
 
-    __slots__ = ("_ends_at", "_pack_ends", "data_start", "fields", "fixed", "id", "types", "variable")
+    __slots__ = (
+        "_ends",
+        "_ends_at",
+        "_fixed",
+        "data_start",
+        "fields",
+        "fixed",
+        "id",
+        "order",
+        "types",
+        "variable",
+    )
 
     def __init__(self, shape_id: int, fields: ShapeFields) -> None:
         self.id = shape_id
@@ -80,33 +92,40 @@ class Shape:
                 offset += FIXED_WIDTHS[field_type]
             else:
                 self.variable[field_id] = len(self.variable)
+        self.order = (*self.fixed, *self.variable)
+        """Field ids in the order in which a record holds their values."""
+        self._fixed: struct.Struct | None = None
         self._ends_at = offset
-        self._pack_ends = struct.Struct(f"<{len(self.variable)}I")
-        self.data_start = offset + self._pack_ends.size
+        self._ends = struct.Struct(f"<{len(self.variable)}I")
+        self.data_start = offset + self._ends.size
 
-    def body(self, values: Mapping[int, FieldBytes]) -> list[bytes]:
-        """The parts of a record's body; `values` has exactly this shape's fields."""
-        parts = [values[field_id][1] for field_id in self.fixed]
-        variable = [values[field_id][1] for field_id in self.variable]
+    def body(self, data: Sequence[bytes]) -> list[bytes]:
+        """The parts of a record's body; `data` has the values of exactly this shape's fields, in its order."""
+        variable = data[len(self.fixed) :]
         ends = accumulate(map(len, variable), initial=self.data_start)
         next(ends)
-        parts.append(self._pack_ends.pack(*ends))
-        parts += variable
-        return parts
+        return [*data[: len(self.fixed)], self._ends.pack(*ends), *variable]
+
+    def data(self, record: bytes) -> tuple[bytes, ...]:
+        """Every value of a record of this shape, in its order."""
+        # Made when first needed: in a store of sparse documents most shapes are met once.
+        fixed = self._fixed = self._fixed or self._fixed_struct()
+        ends = self._ends.unpack_from(record, self._ends_at)
+        starts = (self.data_start, *ends)
+        return fixed.unpack_from(record) + tuple(map(record.__getitem__, map(slice, starts, ends)))
+
+    def _fixed_struct(self) -> struct.Struct:
+        widths = [f"{FIXED_WIDTHS[self.types[field_id]]}s" for field_id in self.fixed]
+        return struct.Struct(f"<{HEADER.size}x{''.join(widths)}")
 
     def values(self, record: bytes) -> dict[int, FieldBytes]:
         """Every field of a record of this shape."""
+        return self.typed(self.data(record))
+
+    def typed(self, data: Sequence[bytes]) -> dict[int, FieldBytes]:
+        """Fields of this shape, of values in its order."""
         types = self.types
-        found = {}
-        for field_id, offset in self.fixed.items():
-            field_type = types[field_id]
-            found[field_id] = (field_type, record[offset : offset + FIXED_WIDTHS[field_type]])
-        start = self.data_start
-        ends = self._pack_ends.unpack_from(record, self._ends_at)
-        for field_id, end in zip(self.variable, ends, strict=True):
-            found[field_id] = (types[field_id], record[start:end])
-            start = end
-        return found
+        return {field_id: (types[field_id], value) for field_id, value in zip(self.order, data, strict=True)}
 
     def plan(self, names: Sequence[str], field_ids: Sequence[int | None]) -> Plan:
         """Compile the projection of `field_ids` (None: the field is not known), which are called `names`.
@@ -162,12 +181,18 @@ class Shape:
 def encode_record(shape: Shape | None, values: Mapping[int, FieldBytes], *, epoch: int, stored_key: bytes) -> bytes:
     """The record of `values`, in the layout of `shape`, or in the general one where that is None."""
     if shape is None:
-        body = _general_body(values)
-        header = HEADER.pack(GENERAL, epoch)
-    else:
-        body = shape.body(values)
-        header = HEADER.pack(shape.id, epoch)
-    record = b"".join([header, *body])
+        return _sealed([HEADER.pack(GENERAL, epoch), *_general_body(values)], stored_key)
+    data = [values[field_id][1] for field_id in shape.order]
+    return shaped_record(shape, data, epoch=epoch, stored_key=stored_key)
+
+
+def shaped_record(shape: Shape, data: Sequence[bytes], *, epoch: int, stored_key: bytes) -> bytes:
+    """The record of the values in `data`, which has exactly the fields of `shape` in its order."""
+    return _sealed([HEADER.pack(shape.id, epoch), *shape.body(data)], stored_key)
+
+
+def _sealed(parts: Sequence[bytes], stored_key: bytes) -> bytes:
+    record = b"".join(parts)
     return record + crc32(record, crc32(stored_key)).to_bytes(4, "little")
 
 

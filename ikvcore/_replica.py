@@ -6,36 +6,39 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from ikvcore import errors
-from ikvcore._check import verify_files
+from ikvcore._check import summary, verify_files
 from ikvcore._damage import Damage
 from ikvcore._deadline import Deadline
-from ikvcore._generations import Generations
+from ikvcore._generations import Generation, Generations
 from ikvcore._ingest import Ingester
 from ikvcore._loop import ReplicaLoop, Role
 from ikvcore._mount import Manifest, Mount, MountLock
 from ikvcore._opened import Opened
 from ikvcore._progress import PartitionProgress, read_progress
 from ikvcore._status import Status
-from ikvcore._storage import opened_storage
+from ikvcore._storage import as_storage
 from ikvcore.errors import (
     ForkedError,
     IKVError,
     IngestHaltedError,
+    InvalidOptionError,
     MountBusyError,
+    MountError,
     ReplicaDamagedError,
     ShutDownError,
+    StorageError,
 )
 from ikvcore.forks import after_fork_in_child
 from ikvcore.models import BackendContext, BackendInfo, Position, StoreDescription
 from ikvcore.protocols import OrderedKeyValue, Storage, Transport
 
-__all__ = ["Listener", "Replica", "ReplicaPlan", "manifest_of", "summary"]
+__all__ = ["Listener", "Replica", "ReplicaPlan", "manifest_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -54,12 +57,15 @@ class ReplicaPlan:
     backend_name: str
     """As the options chose it: a name, or dist:name."""
     backend_options: Any
+    """An instance of the backend's options."""
     open_storage: Callable[[BackendContext], OrderedKeyValue | Storage]
     mount: Path | None
     """None for volatile backends."""
     partitions: tuple[int, ...]
     on_bad_event: str
     history: str
+    backend_given: Mapping[str, Any] = field(default_factory=dict)
+    """The backend's options as they were given."""
 
 
 @dataclass(slots=True)
@@ -93,6 +99,7 @@ class Replica:
         self.users = 0
         self._forked = False
         self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
+        self._listening = threading.RLock()  # as in Reader: a signal handler may come while it is held
         self._mount = self._open_mount()
         self._lock = None if self._mount is None else MountLock(self._mount.path)
         self._generations: Generations | None = None
@@ -137,20 +144,40 @@ class Replica:
         mount = self._mount
         if mount is None or not Opened.suspect(mount.path):
             return
-        with mount.alone():
-            if not Opened.suspect(mount.path):
-                return
-            directory = mount.generation()
-            if Damage.read(mount.path, directory.name) is None:
-                _log.warning("the mount %s was not closed before the machine went down; checking it", mount.path)
-                wrong = verify_files(directory, backend=self.plan.backend_name, options=self.plan.backend_options)
-                if wrong:
-                    Damage(generation=directory.name, reason=summary(wrong)).write(mount.path)
-            Opened.mark(mount.path, clean=True)
+        try:
+            with mount.alone():
+                if Opened.suspect(mount.path):
+                    self._check(mount)
+        except OSError as exc:
+            if isinstance(exc, IKVError):
+                raise
+            raise MountError(mount.path, f"what its check found cannot be noted ({exc.strerror or exc})") from exc
+
+    def _check(self, mount: Mount) -> None:
+        directory = mount.generation()
+        if Damage.read(mount.path, directory.name) is None:
+            _log.warning("the mount %s was not closed before the machine went down; checking it", mount.path)
+            wrong = self._verify(directory)
+            if wrong:
+                Damage(generation=directory.name, reason=summary(wrong)).write(mount.path)
+        Opened.mark(mount.path, clean=True)
+
+    def _verify(self, directory: Path) -> list[str]:
+        try:
+            return verify_files(
+                directory,
+                backend=self.plan.backend_name,
+                options=self.plan.backend_given,
+                partitions=self.partitions,
+                alone=True,
+            )
+        except InvalidOptionError as exc:
+            _log.warning("the replica in %s is used unchecked: %s", directory, exc)
+            return []
 
     def _open_storage(self, directory: Path | None) -> Storage:
         opened = self.plan.open_storage(BackendContext(directory=directory, options=self.plan.backend_options))
-        return opened_storage(opened, self.plan.backend)
+        return as_storage(opened, self.plan.backend)
 
     def _make_ingester(self, storage: Storage) -> Ingester:
         return Ingester(
@@ -172,8 +199,12 @@ class Replica:
             _log.error("the replica's thread did not end within %.0f s; its files stay open", _JOIN_SECONDS)
             return
         assert self._generations is not None
-        self._generations.close()
-        self._mark_closed()
+        try:
+            self._generations.close()
+        except StorageError as exc:  # so what was written last may not be on the disk, and opened.json must not say so
+            _log.error("the replica was not closed in good order: %s", exc)
+        else:
+            self._mark_closed()
         self.transport.close()
         if self._lock is not None:
             self._lock.close()
@@ -194,21 +225,26 @@ class Replica:
 
     @property
     def storage(self) -> Storage:
-        """What is read now. Raises ReplicaDamagedError until a damaged generation is replaced."""
-        assert self._generations is not None
-        self._generations.raise_if_damaged()
-        return self._generations.storage
+        """What is read now. Raises ReplicaDamagedError until a damaged generation is replaced, ShutDownError."""
+        return self._opened().storage
+
+    @property
+    def current(self) -> Generation:
+        """The generation that is read, and what is wrong with it."""
+        return self._opened().current
 
     @property
     def damage(self) -> Damage | None:
         """What is wrong with the generation that is current."""
-        assert self._generations is not None
-        return self._generations.damage
+        return self._opened().damage
 
-    def found_damaged(self, exc: ReplicaDamagedError) -> bool:
-        """Note what a read found: nothing more is read until the replica is rebuilt. Whether that was news."""
+    def _opened(self) -> Generations:
         assert self._generations is not None
-        news = self._generations.found_damaged(exc.what)
+        return self._generations
+
+    def found_damaged(self, storage: Storage, exc: ReplicaDamagedError) -> bool:
+        """Note what a read of `storage` found: nothing more is read until it is replaced. Whether that was news."""
+        news = self._opened().found_damaged(exc.what, storage)
         if news:
             self._tell_listeners()
         return news
@@ -225,17 +261,34 @@ class Replica:
 
     def listen(self, listener: Listener) -> None:
         """Tell `listener` of changes, as long as it lives."""
-        self._listeners.add(listener)
+        with self._listening:
+            self._listeners.add(listener)
 
     def _tell_listeners(self) -> None:
-        for listener in list(self._listeners):
+        with self._listening:
+            listeners = list(self._listeners)
+        for listener in listeners:
             listener.replica_changed()
 
     # -- what is known -------------------------------------------------------------------------
 
     def progress(self) -> Mapping[int, PartitionProgress]:
         """Committed progress by partition, of one state; absent where nothing was applied yet."""
-        return read_progress(self.storage, self.partitions).partitions
+        storage = self.storage
+        try:
+            return read_progress(storage, self.partitions).partitions
+        except ReplicaDamagedError as exc:
+            self.found_damaged(storage, exc)
+            raise
+
+    def _sound_progress(self) -> Mapping[int, PartitionProgress] | None:
+        """The progress; None in a damaged replica, also where this very look finds that out."""
+        try:
+            return self.progress()
+        except ReplicaDamagedError:
+            if self.damage is None:  # nothing will take its place
+                raise
+            return None
 
     def outlook(self) -> Outlook:
         """How the ingest of this mount stands."""
@@ -258,8 +311,9 @@ class Replica:
 
     def check_log(self) -> None:
         """Compare the log with what was applied of it. Raises LogTrimmedError, LogDivergedError, TransportError."""
-        if self.damage is None:
-            self.transport.subscribe({p: done.start for p, done in self.progress().items()}).close()
+        progress = self._sound_progress()
+        if progress is not None:
+            self.transport.subscribe({p: done.start for p, done in progress.items()}).close()
 
     # -- waiting -------------------------------------------------------------------------------
 
@@ -299,9 +353,10 @@ class Replica:
 
     def positions(self) -> dict[int, Position]:
         """The positions reached; absent where nothing was applied yet. In a damaged replica, those of its rebuild."""
-        if self.damage is not None:
+        progress = self._sound_progress()
+        if progress is None:
             return dict(self.loop.rebuilt)
-        return {partition: done.position for partition, done in self.progress().items()}
+        return {partition: done.position for partition, done in progress.items()}
 
     def wake_waiters(self) -> None:
         """Have every wait look again, since one of them was cancelled."""
@@ -324,15 +379,9 @@ def _raise_if_vain(outlook: Outlook, missing: Mapping[int, Position]) -> None:
     failure = outlook.failure
     if isinstance(failure, (errors.LogTrimmedError, errors.LogDivergedError, ReplicaDamagedError)):
         # Even where nothing is missing: positions of a log that is not ours say nothing.
-        raise errors.restore(type(failure), failure.args, {})
+        raise errors.restore(type(failure), failure.args, vars(failure))
     if missing and failure is not None:
         raise IngestHaltedError(dict.fromkeys(missing, str(failure)))
     halted = {p: reason for p, reason in outlook.halts.items() if p in missing}
     if halted:
         raise IngestHaltedError(halted)
-
-
-def summary(findings: Sequence[str]) -> str:
-    """Some of what a check found, in a sentence."""
-    more = f", and {len(findings) - 3:,} more" if len(findings) > 3 else ""
-    return "; ".join(findings[:3]) + more

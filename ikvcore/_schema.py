@@ -59,9 +59,10 @@ class Version(NamedTuple):
     shapes: int = 0
 
     @classmethod
-    def read(cls, snapshot: Snapshot) -> Version:
+    def read(cls, engine: OrderedKeyValue, snapshot: Snapshot) -> Version:
         """The version of a state; that of an empty store where none is written."""
-        sealed = snapshot.get(VERSION_KEY)
+        # By the engine, not by its snapshot, here and wherever speed allows: its errors tell damage from failures.
+        (sealed,) = engine.get_many(snapshot, [VERSION_KEY])
         return cls() if sealed is None else cls(*_VERSION.unpack(unseal(VERSION_KEY, sealed)))
 
     def entry(self) -> tuple[bytes, bytes]:
@@ -184,7 +185,7 @@ class SchemaView:
     @classmethod
     def load(cls, tables: SchemaTables, engine: OrderedKeyValue, snapshot: Snapshot) -> SchemaView:
         """The view of a snapshot."""
-        version = Version.read(snapshot)
+        version = Version.read(engine, snapshot)
         tables.catch_up(engine, snapshot, version)
         stop = PARTITION_PREFIX[:-1] + bytes([PARTITION_PREFIX[-1] + 1])
         partitions = {

@@ -6,10 +6,10 @@ from ikvcore._kvstorage import KeyValueStorage
 from ikvcore.models import BackendInfo
 from ikvcore.protocols import OrderedKeyValue, Storage
 
-__all__ = ["opened_storage"]
+__all__ = ["as_storage"]
 
 
-def opened_storage(opened: OrderedKeyValue | Storage, backend: BackendInfo) -> Storage:
+def as_storage(opened: OrderedKeyValue | Storage, backend: BackendInfo) -> Storage:
     """A backend's storage of documents: its own, or the core's over its bytes."""
     if isinstance(opened, OrderedKeyValue):
         return KeyValueStorage(opened, max_key_bytes=backend.max_key_bytes)

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ikvcore._arguments import as_list
 from ikvcore._events import delete_document_event, delete_fields_event, drop_event, upsert_event
@@ -20,6 +20,7 @@ from ikvcore.errors import (
     InvalidArgumentError,
     InvalidDocumentError,
     InvalidKeyError,
+    MissingExtraError,
     NotStartedError,
     ShutDownError,
 )
@@ -28,6 +29,11 @@ from ikvcore.forks import after_fork_in_child
 from ikvcore.models import Message, StoreDescription
 from ikvcore.protocols import Transport
 from ikvcore.tokens import Token
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ikvcore.loadreport import LoadProgress, LoadReport
 
 __all__ = ["Writer"]
 
@@ -108,6 +114,44 @@ class Writer(IKVWriter):
     def drop_all_fields(self) -> Token:
         return self._drop(drop_all=True)
 
+    def load(
+        self,
+        source: object,
+        *,
+        primary_key: str | None = None,
+        select: str | None = None,
+        where: str | None = None,
+        batch_size: int = 1_000,
+        timestamps: str = "iso",
+        casts: Mapping[str, str] | None = None,
+        null: str | Sequence[str] = (),
+        format: str | None = None,  # noqa: A002 - the word that everybody uses for it
+        errors: str | Path | None = None,
+        progress: LoadProgress | None = None,
+    ) -> LoadReport:
+        _, store = self._opened()
+        try:
+            from ikv_load.loading import load
+        except ModuleNotFoundError as exc:
+            if exc.name not in ("duckdb", "pyarrow"):
+                raise
+            raise MissingExtraError("load", "load", exc.name) from exc
+        return load(
+            self,
+            store,
+            source,
+            primary_key=primary_key,
+            select=select,
+            where=where,
+            batch_size=batch_size,
+            timestamps=timestamps,
+            casts=casts,
+            null=null,
+            file_format=format,
+            errors=errors,
+            progress=progress,
+        )
+
     # -- parts ---------------------------------------------------------------------------------
 
     def _opened(self) -> tuple[Transport, StoreDescription]:
@@ -157,7 +201,7 @@ def _routed(document: IKVDocument, store: StoreDescription) -> tuple[Fields, byt
             f"a document is wanted, not {type(document).__name__}; build one with IKVDocumentBuilder or "
             "IKVDocument.from_dict"
         )
-    fields = dict(document.fields)
+    fields: Fields = document.fields
     routing = b""
     for name, key_type, role in (
         (store.primary_key, store.primary_key_type, "primary key"),
@@ -169,7 +213,8 @@ def _routed(document: IKVDocument, store: StoreDescription) -> tuple[Fields, byt
         if given is None:
             raise InvalidDocumentError(name, role, fields)
         data = _key_data(name, given, key_type)
-        fields[name] = (key_type, data)
+        if given != (key_type, data):  # a key of the other type: it is published in the store's
+            fields = {**fields, name: (key_type, data)}
         routing = message_key(key_type, data)
     return fields, routing
 

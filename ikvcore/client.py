@@ -11,7 +11,7 @@ InvalidKeyError, a key of another type KeyTypeError.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
@@ -19,7 +19,10 @@ from ikvcore.document import IKVDocument
 from ikvcore.fields import Value
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ikvcore.health import Health, Stats
+    from ikvcore.loadreport import LoadProgress, LoadReport
     from ikvcore.models import Row
     from ikvcore.tokens import Token
 
@@ -246,3 +249,48 @@ class IKVWriter(_Client):
     @abstractmethod
     def drop_all_fields(self) -> Token:
         """Remove all documents."""
+
+    # -- files and tables --------------------------------------------------------------------
+
+    @abstractmethod
+    def load(
+        self,
+        source: object,
+        *,
+        primary_key: str | None = None,
+        select: str | None = None,
+        where: str | None = None,
+        batch_size: int = 1_000,
+        timestamps: str = "iso",
+        casts: Mapping[str, str] | None = None,
+        null: str | Sequence[str] = (),
+        format: str | None = None,  # noqa: A002 - the word that everybody uses for it
+        errors: str | Path | None = None,
+        progress: LoadProgress | None = None,
+    ) -> LoadReport:
+        """Upsert a document for each row of a file or table, in the order of the rows; needs the extra `load`.
+
+        source: a path or glob, or a list of them, of CSV (with a line of names), Parquet or JSON lines; or a pyarrow
+            Table or RecordBatchReader, or a pandas or polars DataFrame. Files are read by DuckDB in bounded memory.
+        primary_key: a column, or an SQL expression over the columns, that gives the primary key. Default: the column
+            of the key's name. A partitioning key is the column of its name.
+        select: SQL expressions, as between SELECT and FROM, that become the fields; default all columns.
+        where: an SQL condition for the rows.
+        batch_size: rows that are published as one, 1 to 100,000.
+        timestamps: "iso" for text in ISO 8601 (UTC and a Z, where there is a time zone), "epoch-us" for INT64
+            microseconds.
+        casts: column to one of int32, int64, float32, float64, string, bytes, boolean.
+        null: texts of CSV cells that mean an absent field, besides the empty cell.
+        format: "csv", "parquet" or "jsonl" for files whose names do not tell.
+        errors: a file for the refused rows, as JSON lines of row (from 1, of those that `where` lets through), reason,
+            values.
+        progress: called after each batch, and each 0.1 s of waiting for one; what it raises ends the load.
+
+        A NULL is an absent field; fields of a document that the row does not set stay. For types see
+        docs/how-to/load.md. A row is refused, and counted by reason, where its key is NULL, empty, too long or no text,
+        where a cast would fail or lose, and where its event is too large; the others are loaded.
+
+        A load that was broken off can be run again: it gives the same documents. Raises InvalidArgumentError and
+        FieldNameError for a call that cannot be carried out, with nothing published; LoadError, with the report so far,
+        where the source cannot be read to its end; MissingExtraError.
+        """

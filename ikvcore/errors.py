@@ -42,6 +42,8 @@
     │   ├── StorageFullError
     │   └── ReplicaDamagedError                what is stored fails its checksum
     ├── IngestHaltedError                      a partition stopped before a bad event or a failure
+    ├── LoadError                              a file or table could not be read to its end
+    ├── MissingExtraError (ImportError)        a package that comes with an extra is not installed
     ├── PartitionNotHeldError (LookupError)    the key's partition is not in this replica
     └── WaitTimeoutError (TimeoutError)        what was waited for did not come in time
 
@@ -51,6 +53,10 @@ Constructors take identifiers and build the message, so that the same mistake re
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ikvcore.loadreport import LoadReport
 
 __all__ = [
     "EventTooLargeError",
@@ -70,8 +76,10 @@ __all__ = [
     "InvalidTokenError",
     "KeyTypeError",
     "LifecycleError",
+    "LoadError",
     "LogDivergedError",
     "LogTrimmedError",
+    "MissingExtraError",
     "MissingOptionError",
     "MountBusyError",
     "MountError",
@@ -482,6 +490,29 @@ class IngestHaltedError(IKVError):
         )
         super().__init__(f"ingest has halted ({reasons}). Reads go on with what came before. {way_out}")
         self.halts = dict(halts)
+
+
+# -- loading -----------------------------------------------------------------------------------
+
+
+class LoadError(IKVError):
+    """A file or table could not be read to its end. `report` is the LoadReport of what was loaded before."""
+
+    def __init__(self, reason: str, report: LoadReport) -> None:
+        so_far = "nothing was loaded"
+        if report.loaded:
+            so_far = f"{report.loaded:,} rows before it are loaded; loading again is safe"
+        super().__init__(f"{reason} ({so_far})")
+        self.report = report
+
+
+class MissingExtraError(IKVError, ImportError):
+    """Something needs packages that are installed with an extra."""
+
+    def __init__(self, what: str, extra: str, missing: object) -> None:
+        super().__init__(
+            f'{what} needs {missing}, which is not installed; install it with: pip install "ikvcore[{extra}]"'
+        )
 
 
 # -- helpers -----------------------------------------------------------------------------------

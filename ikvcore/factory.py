@@ -52,6 +52,7 @@ def create_new_reader(client_options: ClientOptions) -> IKVReader:
             partitions=_held_partitions(client_options.partitions, store),
             on_bad_event=client_options.on_bad_event,
             history=client_options.history,
+            backend_given=client_options.backend_options,
         )
 
     return Reader(_opener(transport, transport_options, client_options), plan_for)

@@ -59,7 +59,7 @@ def section(path: str, command: Any, connection: dict[str, Any]) -> str:
     words = " ".join(
         [path, *(usage(each) for each in arguments), *(f"{name(each)} ..." for each in own if each.required)]
     )
-    text = f"\n## {path}\n\n{command.help}\n\n```text\n{words} [options]\n```\n"
+    text = f"\n## {path}\n\n{command.help}\n\n```sh\n{words} [options]\n```\n"
     text += table("Argument", [(f"`{usage(each)}`", each) for each in arguments])
     text += table("Option", [(spelled(each), each) for each in own])
     if any(each.name == "mount_directory" for each in shared):

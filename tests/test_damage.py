@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,15 @@ import pytest
 
 from ikvcore import admin
 from ikvcore._check import verify_files
+from ikvcore._commitplan import COUNT_PREFIX
 from ikvcore._damage import Damage
+from ikvcore._ingest import Ingester
+from ikvcore._loop import ReplicaLoop
 from ikvcore._opened import Opened
 from ikvcore.client import IKVReader, IKVWriter
 from ikvcore.clientoptions import ClientOptions, ClientOptionsBuilder
 from ikvcore.document import IKVDocument
-from ikvcore.errors import MountError, ReplicaDamagedError, WaitTimeoutError
+from ikvcore.errors import MountError, ReplicaDamagedError, StorageError, WaitTimeoutError
 from ikvcore.factory import create_new_reader, create_new_writer
 from ikvcore.models import Bounds
 
@@ -89,10 +95,40 @@ def ruin(generation: Path, number: int = 0) -> None:
     file.write_bytes(b"\xa5" * file.stat().st_size)
 
 
+def break_pages(generation: Path, number: int = 0) -> None:
+    """Have the engine itself find nonsense where it looks for a key: it opens, and says so when it is read."""
+    file = generation / "data.mdb"
+    data = bytearray(file.read_bytes())
+    leaf, kind = 2, 10  # LMDB's P_LEAF, and where a page's head has its flags
+    for page in range(2, len(data) // 4096):
+        if data[page * 4096 + kind] == leaf:
+            data[page * 4096 + kind] = 0x40
+    file.write_bytes(data)
+
+
 def right(reader: IKVReader) -> bool:
     return reader.count() == DOCUMENTS and all(
         reader.get_value(f"key {number}", "number") == number for number in range(DOCUMENTS)
     )
+
+
+def spoil(environment: Any, prefix: bytes) -> None:
+    """Change what a replica keeps under its own keys of a prefix, without a word to anyone."""
+
+    def change(transaction: Any) -> None:
+        with transaction.cursor() as cursor:
+            assert cursor.set_range(prefix)
+            while cursor.key().startswith(prefix):
+                cursor.put(cursor.key(), bytes([cursor.value()[0] ^ 1]) + cursor.value()[1:], overwrite=True)
+                if not cursor.next():
+                    break
+
+    environment.write(change)
+
+
+def opened(reader: Any) -> Any:
+    """The environment that a reader has open."""
+    return reader._replica.storage._engine._environment
 
 
 def another_boot(mount: Path) -> None:
@@ -100,7 +136,7 @@ def another_boot(mount: Path) -> None:
     (mount / "opened.json").write_text(json.dumps({"boot": "an earlier one", "clean": False}))
 
 
-@pytest.mark.parametrize("damage", [flip_a_document, truncate, ruin])
+@pytest.mark.parametrize("damage", [flip_a_document, truncate, ruin, break_pages])
 def test_after_a_power_loss_damaged_files_are_found_and_rebuilt_before_a_read(
     options: ClientOptions, filled: Path, damage: Callable[[Path], None]
 ) -> None:
@@ -113,8 +149,8 @@ def test_after_a_power_loss_damaged_files_are_found_and_rebuilt_before_a_read(
     assert (filled / "gen-1").is_dir()  # set aside for whoever wants to know
 
 
-@pytest.mark.parametrize("damage", [truncate, ruin])
-def test_files_that_cannot_be_opened_are_rebuilt(
+@pytest.mark.parametrize("damage", [truncate, ruin, break_pages])
+def test_files_that_cannot_be_opened_or_read_are_rebuilt(
     options: ClientOptions, filled: Path, damage: Callable[[Path], None]
 ) -> None:
     damage(filled / "gen-1")
@@ -152,6 +188,118 @@ def test_a_read_that_meets_damage_has_the_replica_rebuilt(options: ClientOptions
             reader.get_value("key 7", "number")
         eventually(lambda: reader.health().ready)
         assert right(reader)
+
+
+def test_a_count_that_meets_damage_has_the_replica_rebuilt(options: ClientOptions, filled: Path) -> None:
+    with create_new_reader(options) as reader:
+        spoil(opened(reader), COUNT_PREFIX)
+        with pytest.raises(ReplicaDamagedError):
+            reader.count()
+        eventually(lambda: reader.health().ready)
+        assert right(reader)
+
+
+def test_a_startup_beside_an_ingester_that_rests_waits_for_the_rebuild_of_damaged_positions(
+    options: ClientOptions, filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What startup itself finds is as good as what ingest finds: which of them comes first is chance."""
+    from ikv_backends._lmdb_table import close_environment, open_environment
+
+    environment = open_environment(filled / "gen-1", sync=True)
+    spoil(environment, b"\x00mp")
+    close_environment(environment)
+    with monkeypatch.context() as patch:
+        patch.setattr(ReplicaLoop, "_ingest", lambda self: self._stopped.wait(0.01))  # until startup has looked
+        with create_new_reader(options) as reader:
+            assert right(reader)
+
+
+def test_what_ingest_and_a_read_find_together_is_found_once(
+    options: ClientOptions, filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever is first, the replica is rebuilt, and nobody is told that waiting for that is vain."""
+    failures: list[object] = []
+    failed = ReplicaLoop._failed
+    monkeypatch.setattr(
+        ReplicaLoop, "_failed", lambda self, exc, *, fatal: (failures.append(exc), failed(self, exc, fatal=fatal))
+    )
+    with create_new_reader(options) as reader:
+        meet = threading.Event()
+        step = Ingester.step
+
+        def damaged(self: Ingester, timeout: float) -> bool:
+            if not meet.is_set():
+                return step(self, timeout)
+            monkeypatch.setattr(Ingester, "step", step)
+            with pytest.raises(ReplicaDamagedError):
+                reader.get_value("key 7", "number")
+            raise ReplicaDamagedError("of this test")
+
+        monkeypatch.setattr(Ingester, "step", damaged)
+        flip_a_document(filled / "gen-1", 7)
+        meet.set()
+        eventually(lambda: reader.health().ready and (filled / "CURRENT").read_text() == "gen-2\n")
+        assert right(reader)
+    assert failures == []
+
+
+def test_a_rebuild_leaves_one_subscription(options: ClientOptions, filled: Path) -> None:
+    """That of the ingest into the damaged generation ends when a read finds the damage."""
+
+    def followers() -> int:
+        return len(list(Path(os.environ["IKV_HOME"]).rglob("followers/*")))
+
+    with create_new_reader(options) as reader:
+        eventually(lambda: followers() == 1)
+        flip_a_document(filled / "gen-1", 7)
+        with pytest.raises(ReplicaDamagedError):
+            reader.get_value("key 7", "number")
+        eventually(lambda: reader.health().ready)
+        assert followers() == 1
+
+
+def test_files_that_could_not_be_synced_are_not_called_clean(
+    options: ClientOptions, filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lmdb
+
+    from ikv_backends._lmdb_environment import LmdbEnvironment
+
+    def sync(_: object) -> None:
+        raise lmdb.Error("of this test")
+
+    quick = replace(options, backend_options={"durability": "process-crash"})
+    monkeypatch.setattr(LmdbEnvironment, "_sync", staticmethod(sync))
+    with create_new_reader(quick):
+        eventually(lambda: json.loads((filled / "opened.json").read_text())["clean"] is False)
+    assert json.loads((filled / "opened.json").read_text())["clean"] is False
+
+
+def test_a_check_whose_result_cannot_be_noted_is_an_error_of_ours(
+    options: ClientOptions, filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another_boot(filled)
+
+    def mark(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Opened, "mark", mark)
+    with pytest.raises(MountError, match="No space left"):
+        create_new_reader(options).startup()
+
+
+def test_a_check_that_cannot_open_the_files_knows_nothing(filled: Path) -> None:
+    """That they belong to somebody else, say, is no damage."""
+    (filled / "gen-1" / "data.mdb").rename(filled / "data.mdb")
+    (filled / "gen-1" / "data.mdb").mkdir()
+    with pytest.raises(StorageError):
+        verify_files(filled / "gen-1", backend="lmdb", options={}, partitions=(0, 1), alone=False)
+
+
+def test_a_check_without_an_answer_is_an_error_of_ours(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ikvcore._apart._CHILD", "pass")
+    with pytest.raises(StorageError, match="no answer"):
+        verify_files(filled / "gen-1", backend="lmdb", options={}, partitions=(0, 1), alone=False)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +396,7 @@ def test_a_finding_that_cannot_be_read_counts_once(options: ClientOptions, fille
     (filled / "damage.json").write_text("half of a")
     with create_new_reader(options) as reader:
         assert right(reader)
-        pause()
+        reader._replica._generations.refresh()  # type: ignore[attr-defined]  # what each tick does
         assert right(reader)
     assert (filled / "CURRENT").read_text() == "gen-2\n"
 
@@ -262,7 +410,7 @@ def test_a_small_file_that_was_changed_is_not_believed(options: ClientOptions, f
     assert json.loads(changed) != json.loads(data)
     (filled / name).write_bytes(changed)
     if name == "replica.json":
-        with pytest.raises(MountError, match="checksum.*remove the directory"):
+        with pytest.raises(MountError, match=r"checksum.*remove the directory"):
             create_new_reader(options).startup(timeout=PATIENCE)
     else:
         with create_new_reader(options) as reader:
@@ -275,13 +423,17 @@ def test_other_processes_change_over_too(options: ClientOptions, filled: Path) -
     program = f"""
 import sys
 from ikvcore.clientoptions import ClientOptionsBuilder
+from ikvcore.errors import ReplicaDamagedError
 from ikvcore.factory import create_new_reader
 options = (ClientOptionsBuilder().with_store_name("s").with_account_id("a").with_account_passkey("p")
            .with_mount_directory({str(filled)!r}).with_console_logging("error").build())
 with create_new_reader(options) as reader:
     print("ready", flush=True)
     for line in sys.stdin:
-        print(reader.health().state, reader._replica.storage._engine._directory.name, reader.count(), flush=True)
+        try:
+            print(reader.health().state, reader._replica.storage._engine._directory.name, reader.count(), flush=True)
+        except ReplicaDamagedError:
+            print("damaged", flush=True)
 """
     with create_new_reader(options) as ours:
         process = subprocess.Popen(
@@ -293,10 +445,7 @@ with create_new_reader(options) as reader:
             assert process.stdout.readline() == "ready\n"
             Damage(generation="gen-1", reason="of this test").write(filled)
             eventually(lambda: (filled / "CURRENT").read_text() == "gen-2\n" and ours.health().ready)
-            pause()
-            process.stdin.write("\n")
-            process.stdin.flush()
-            assert process.stdout.readline() == f"ready gen-2 {DOCUMENTS}\n"
+            eventually(lambda: answer(process) == f"ready gen-2 {DOCUMENTS}\n")
             process.stdin.close()
             assert process.wait(PATIENCE) == 0
         finally:
@@ -307,16 +456,16 @@ with create_new_reader(options) as reader:
         assert right(ours)
 
 
-@pytest.mark.parametrize("damage", [flip_a_document, truncate, ruin])
+@pytest.mark.parametrize("damage", [flip_a_document, truncate, ruin, break_pages])
 def test_a_check_finds_damage_in_a_process_of_its_own(
     filled: Path, options: ClientOptions, damage: Callable[[Path], None]
 ) -> None:
-    from ikvcore._registry import load_backend
+    def findings() -> list[str]:
+        return verify_files(filled / "gen-1", backend="lmdb", options={}, partitions=(0, 1), alone=False)
 
-    defaults = load_backend("lmdb").info.options()
-    assert verify_files(filled / "gen-1", backend="lmdb", options=defaults) == []
+    assert findings() == []
     damage(filled / "gen-1")
-    assert verify_files(filled / "gen-1", backend="lmdb", options=defaults)
+    assert findings()
 
 
 def held_back(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
@@ -329,15 +478,19 @@ def held_back(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return go_on
 
 
+def answer(process: subprocess.Popen[str]) -> str:
+    """What a process says of its reader when it is asked."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    return process.stdout.readline()
+
+
 def eventually(true: Callable[[], bool]) -> None:
     """Wait until it is."""
     for _ in range(int(PATIENCE / 0.02)):
         if true():
             return
-        pause(0.02)
+        threading.Event().wait(0.02)
     raise AssertionError("it never was")
-
-
-def pause(seconds: float = 0.5) -> None:
-    """Give other processes a tick."""
-    threading.Event().wait(seconds)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from ikvcore import admin
+from ikvcore._generations import Generation
 from ikvcore._loop import ReplicaLoop
 from ikvcore.client import IKVReader, IKVWriter
 from ikvcore.clientoptions import ClientOptions, ClientOptionsBuilder
@@ -229,6 +230,7 @@ class _Sound:
 
     damage = None
     storage = None
+    current = Generation()
 
     def refresh(self) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""The wire schema's message classes, built from the compiled ikvschemas.proto.
+"""The wire schema's message classes, built from the compiled ikvschemas.proto and outline.proto.
 
 They live in a descriptor pool of their own: the client that users come from registers the same names in protobuf's default
 pool, and one process may hold both while it migrates.
@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
 
-__all__ = ["FieldValue", "IKVDataEvent", "IKVDocumentOnWire"]
+__all__ = ["Entry", "EventOutline", "FieldValue", "IKVDataEvent", "IKVDocumentOnWire"]
 
 
 def _pool() -> descriptor_pool.DescriptorPool:
@@ -27,9 +27,13 @@ _POOL = _pool()
 
 
 def _message(name: str) -> Any:  # protobuf builds these classes at run time; there is no static type for them
-    return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"ikvschemas.{name}"))
+    return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(name))
 
 
-FieldValue = _message("FieldValue")
-IKVDataEvent = _message("IKVDataEvent")
-IKVDocumentOnWire = _message("IKVDocumentOnWire")
+FieldValue = _message("ikvschemas.FieldValue")
+IKVDataEvent = _message("ikvschemas.IKVDataEvent")
+IKVDocumentOnWire = _message("ikvschemas.IKVDocumentOnWire")
+
+# The same wire form, read another way: see outline.proto.
+EventOutline = _message("ikvoutline.Event")
+Entry = _message("ikvoutline.Entry")

@@ -12,7 +12,21 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from ikvcore.cli import _account, _exit, _store
+from ikvcore.cli import (
+    _account,
+    _exit,
+    _export,
+    _load,
+    _plugins,
+    _put,
+    _quarantine,
+    _read,
+    _remove,
+    _status,
+    _store,
+    _tail,
+    _verify,
+)
 from ikvcore.errors import IKVError
 
 __all__ = ["app", "main"]
@@ -29,6 +43,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+for _documents in (_put, _read, _remove, _load, _export):
+    app.add_typer(_documents.app)
+for _operators in (_tail, _status, _verify, _plugins):
+    app.add_typer(_operators.app)
+app.add_typer(_quarantine.app, name="quarantine", rich_help_panel="Logs and replicas")
 app.add_typer(_store.app, name="store", rich_help_panel="Stores and accounts")
 app.add_typer(_account.app, name="account", rich_help_panel="Stores and accounts")
 

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from ikvcore.client import Key
+from ikvcore.document import IKVDocumentBuilder
 from ikvcore.errors import FieldTypeError, NotStartedError, ShutDownError, StoreAccessError
 from ikvcore.factory import create_new_reader, create_new_writer
+from ikvcore.fields import FieldType
+from ikvcore.models import Row
 from ikvcore.testing._live import LiveStore, document, documents
 from ikvcore.testing._parallel import run_threads, started
 from ikvcore.testing._store_base import StoreBase
@@ -102,6 +105,36 @@ class StoreReads(StoreBase):
         assert dict(store.reader.scan(["x", "nope"])) == {row["id"]: {"x": row["x"]} for row in rows}
         assert {key: len(fields) for key, fields in store.reader.scan([])} == {row["id"]: 0 for row in rows}
 
+    def test_rows_tell_types(self, store: LiveStore) -> None:
+        """get_rows and scan_rows give each value with its exact type; of named fields in the order asked, duplicates
+        repeated and None for what is absent; of all fields only what is there."""
+        builder = IKVDocumentBuilder().put_string_field("id", "a").put_int32_field("n", 7).put_float32_field("f", 0.5)
+        store.shown(store.writer.upsert_fields(builder.put_bytes_field("b", b"").put_bool_field("t", False).build()))
+        store.put(id="b", n=7, f=0.5)
+        a = {
+            "id": (FieldType.STRING, "a"),
+            "n": (FieldType.INT32, 7),
+            "f": (FieldType.FLOAT32, 0.5),
+            "b": (FieldType.BYTES, b""),
+            "t": (FieldType.BOOLEAN, False),
+        }
+        b = {"id": (FieldType.STRING, "b"), "n": (FieldType.INT64, 7), "f": (FieldType.FLOAT64, 0.5)}
+        keys: list[Key] = ["b", b"a", "nope", bytearray(b"b")]
+        assert [row and _typed(row) for row in store.reader.get_rows(keys)] == [b, a, None, b]
+        assert {key: _typed(row) for key, row in store.reader.scan_rows()} == {"a": a, "b": b}
+        int32, int64, boolean = FieldType.INT32, FieldType.INT64, FieldType.BOOLEAN
+        names = ("n", "t", "nope", "n")
+        assert [row and (*row[:2], list(row[2])) for row in store.reader.get_rows(["b", "a"], names)] == [
+            (names, (int64, None, None, int64), [7, None, None, 7]),
+            (names, (int32, boolean, None, int32), [7, False, None, 7]),
+        ]
+        assert [(key, list(row[2])) for key, row in sorted(store.reader.scan_rows(["t", "n"]))] == [
+            ("a", [False, 7]),
+            ("b", [None, 7]),
+        ]
+        assert store.reader.get_rows([]) == []
+        assert [row and row[0] for row in store.reader.get_rows(["a", "nope"], [])] == [(), None]
+
     def test_c6_scan_beside_writes(self, store: LiveStore) -> None:
         """With writes while it goes on, a scan gives every document that was there throughout, once."""
         stable = [{"id": f"s{n:04d}", "x": n} for n in range(2_500)]
@@ -192,7 +225,9 @@ class StoreReads(StoreBase):
             lambda: reader.get_int64_value("a", "x"),
             lambda: reader.get_document("a"),
             lambda: reader.multiget_values(["a"], ["x"]),
+            lambda: reader.get_rows(["a"]),
             lambda: next(reader.scan(), None),
+            lambda: next(reader.scan_rows(), None),
             reader.count,
             reader.stats,
         )
@@ -252,3 +287,10 @@ class StoreReads(StoreBase):
                 with pytest.raises(StoreAccessError) as refused:
                     client.startup()
                 assert str(refused.value) == told
+
+
+def _typed(row: Row) -> dict[str, Any]:
+    """Type and value of each field of a row, none of which may repeat."""
+    names, types, values = row
+    assert len(set(names)) == len(names)
+    return dict(zip(names, zip(types, values, strict=True), strict=True))

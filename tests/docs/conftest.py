@@ -6,10 +6,13 @@ A document's fenced blocks are carried out in order, in one process that has a h
     ```python no-run        is left alone
     ```python file=app.py   is written to that file, as a block of any language is
     ```text                 is what the python block before it prints; without it, a python block prints nothing
-    ```console              lines after "$ " are commands (ikv, python, export NAME=VALUE), the others what they print
+    ```console              lines after "$ " are commands (ikv, python, sh, curl, export NAME=VALUE), the others what
+                            they print
 
 In what is printed, "..." stands for anything within its line, and alone on a line for any lines. A command that fails
-fails the test. Blocks of other languages are left alone. /tmp/profiles becomes a private path.
+fails the test. One that ends in "&" is given the time to print what the document says, and goes on until the document's
+end. `curl` is one of our own, which gets an address and no more. Blocks of other languages are left alone.
+/tmp/profiles becomes a private path, and 127.0.0.1:8000, said as --port 8000 too, a free port.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -27,12 +31,24 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SESSION = Path(__file__).with_name("session.py")
-SECONDS = 120
+SECONDS = 300
 PUBLIC_PATH = "/tmp/profiles"
+PUBLIC_PORT = re.compile(r"(127\.0\.0\.1:|--port )8000\b")
+CURL = """
+import sys, urllib.error, urllib.request
+address = sys.argv[-1] if "://" in sys.argv[-1] else f"http://{sys.argv[-1]}"
+try:
+    answer = urllib.request.urlopen(address)
+except urllib.error.HTTPError as refusal:
+    answer = refusal
+sys.stdout.write(answer.read().decode())
+"""
 COMMANDS = {
     "ikv": "import sys; sys.argv[0] = 'ikv'; from ikvcore.cli import main; main()",
     "python": "",
+    "curl": CURL,
 }
+RUNNABLE = (*COMMANDS, "sh", "export")
 FENCE = re.compile(r"```(.*)")
 ANYTHING = ".*?"
 ANY_LINES = "(?:.*\n)*?"
@@ -118,7 +134,7 @@ def commands(where: str, text: str) -> list[Step]:
     for line in text.splitlines():
         if line.startswith("$ "):
             program = line[2:].split()[0]
-            assert program in (*COMMANDS, "export"), f"{where}: {program} cannot be run here; put it into a sh block"
+            assert program in RUNNABLE, f"{where}: {program} cannot be run here; put it into a sh block"
             found.append(Step(where, "command", line[2:]))
         else:
             assert found, f"{where}: a console block begins with a command"
@@ -162,7 +178,7 @@ def environment(work: Path) -> dict[str, str]:
 
 def carry_out(name: str, text: str, work: Path) -> None:
     """Carry out a document and compare. Raises AssertionError, naming file and line."""
-    text = text.replace(PUBLIC_PATH, str(work / "profiles"))
+    text = PUBLIC_PORT.sub(rf"\g<1>{free_port()}", text.replace(PUBLIC_PATH, str(work / "profiles")))
     wanted = steps(name, text)
     request, answer, directory = work / "request.json", work / "answer.json", work / "directory"
     request.write_text(json.dumps([vars(step) for step in wanted]), encoding="utf-8")
@@ -183,6 +199,12 @@ def carry_out(name: str, text: str, work: Path) -> None:
         compare(step, result)
     assert len(results) == len(wanted)
     assert not done.stdout + done.stderr, f"{name}: printed at exit: {done.stdout}{done.stderr}"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 def compare(step: Step, result: Mapping[str, str | None]) -> None:

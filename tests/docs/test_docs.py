@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -32,9 +33,20 @@ def test_programs(document: Path, carry_out_document: Callable[[str, str], None]
         ("```console\n$ ikv no-such-command\n```\n", "example.md:1 failed"),
         ("```console\n$ python -c 'print(1)'\n2\n```\n", "example.md:1 prints\n1"),
         ("```console\n$ rm -rf nothing\n```\n", "rm cannot be run here"),
+        ("```console\n$ python -c 'print(1)' &\n1\n2\n```\n", "exit status 0"),
         ("```python\n", "does not end"),
     ],
-    ids=["other-output", "unsaid-output", "no-output", "failure", "command", "command-output", "unknown", "open"],
+    ids=[
+        "other-output",
+        "unsaid-output",
+        "no-output",
+        "failure",
+        "command",
+        "command-output",
+        "unknown",
+        "background",
+        "open",
+    ],
 )
 def test_differences_are_found(text: str, complaint: str, carry_out_document: Callable[[str, str], None]) -> None:
     """A program that fails, or prints something else, fails its test and is named."""
@@ -45,6 +57,21 @@ def test_differences_are_found(text: str, complaint: str, carry_out_document: Ca
 def test_placeholders(carry_out_document: Callable[[str, str], None]) -> None:
     """Three dots stand for anything within a line, and alone for any lines."""
     carry_out_document("example.md", "```python\nprint('a 1 b\\nc\\nd\\ne')\n```\n```text\na ... b\n...\ne\n```\n")
+
+
+def test_servers(carry_out_document: Callable[[str, str], None], tmp_path: Path) -> None:
+    """A command in the background is up when the document says so, on a port of its own, and ends with the document."""
+    carry_out_document(
+        "example.md",
+        "```text file=hello.txt\nhello\n```\n```python file=serve.py\n"
+        "import os, sys\nfrom http.server import HTTPServer, SimpleHTTPRequestHandler\n"
+        "SimpleHTTPRequestHandler.log_message = lambda *_: None\n"
+        "server = HTTPServer(('127.0.0.1', int(sys.argv[2])), SimpleHTTPRequestHandler)\n"
+        "open('pid', 'w').write(str(os.getpid()))\nprint('up', flush=True)\nserver.serve_forever()\n```\n"
+        "```console\n$ python serve.py --port 8000 &\nup\n$ curl 127.0.0.1:8000/hello.txt\nhello\n```\n",
+    )
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "directory" / "pid").read_text()), 0)
 
 
 def test_errors_table() -> None:

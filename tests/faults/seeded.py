@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ikvcore import _commitplan, _ingest, _kvstorage, _mount, _progress, _reclaim, _record, _schema
+from ikvcore._events import decode_event
 from ikvcore.errors import FencedError, StorageError, TransportError
 from ikvcore.models import DeleteFields, WriteBatch
 
@@ -297,18 +298,17 @@ def digest_forgotten() -> None:
 
 
 def no_ops_not_counted() -> None:
-    decode, past = _ingest.decode_event, _progress.PartitionProgress.past
-    last: list[Any] = [None]
+    past, mutations_of = _progress.PartitionProgress.past, _ingest.Ingester._batch
+    seen: list[int] = []
 
-    def decode_event(*args: Any) -> Any:
-        last[0] = decode(*args)
-        return last[0]
+    def batch(self: Any, polled: Any) -> Any:
+        seen[:] = [sum(decode_event(message, self._store) is None for message in polled.messages)]
+        return mutations_of(self, polled)
 
-    def counting(self: Any, *args: Any, **more: Any) -> Any:
-        done = past(self, *args, **more)
-        return done if last[0] is not None else replace(done, applied=self.applied)
+    def counting(self: Any, *args: Any, passed: int, **more: Any) -> Any:
+        return past(self, *args, passed=max(0, passed - seen[0]), **more)
 
-    _ingest.decode_event = decode_event  # type: ignore[assignment]
+    _ingest.Ingester._batch = batch  # type: ignore[method-assign]
     _progress.PartitionProgress.past = counting  # type: ignore[method-assign]
 
 

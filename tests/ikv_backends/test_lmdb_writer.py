@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -120,6 +123,56 @@ def test_a_slow_writer_is_left_alone(
     assert process.wait(PATIENCE) == 0
     writer.join(PATIENCE)
     assert not writer.is_alive()
+
+
+def test_a_process_that_goes_on_between_two_looks_is_left_alone(
+    environment: Any, holder: Callable[[str], subprocess.Popen[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped at one moment is not stopped for long: a tracer stops a process at every system call."""
+    from ikv_backends import _lmdb_writer
+
+    process = holder("inside")
+    stop(process)
+
+    def sleep(_: float) -> None:
+        os.kill(process.pid, signal.SIGCONT)
+        while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+            os.sched_yield()
+        stop(process)
+
+    monkeypatch.setattr(_lmdb_writer, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    assert _lmdb_writer.free_from_stopped_writer(tmp_path) is None
+    assert process.poll() is None
+
+
+def test_who_watches_keeps_no_environment_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ikv_backends import _lmdb_writer
+
+    class Idle:
+        directory = tmp_path
+        waiting_since = None
+
+    turns = threading.Semaphore(0)
+    go_on = threading.Semaphore(0)
+
+    def sleep(_: float) -> None:
+        turns.release()
+        assert go_on.acquire(timeout=PATIENCE)
+
+    monkeypatch.setattr(_lmdb_writer, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    watch = _lmdb_writer._Watch()
+    idle = Idle()
+    watch.add(idle)
+    thread, seen = watch._thread, weakref.ref(idle)
+    assert thread is not None
+    go_on.release()
+    assert turns.acquire(timeout=PATIENCE)
+    assert turns.acquire(timeout=PATIENCE)  # it has looked after the environment once, and rests
+    del idle
+    assert seen() is None
+    go_on.release()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
 
 
 def test_nobody_is_found_where_nobody_writes(environment: Any, tmp_path: Path) -> None:

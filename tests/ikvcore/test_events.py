@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
+from ikvcore._decoder import EventDecoder
 from ikvcore._events import (
     BadEvent,
     decode_event,
@@ -66,7 +67,20 @@ def raw_drop(names: tuple[str, ...] = (), prefixes: tuple[str, ...] = (), drop_a
 
 
 def decoded(value: bytes | None, store: StoreDescription = STORE, timestamp: int | None = 7) -> Any:
-    return decode_event(LogMessage(3, 11, b"key", value, timestamp), store)
+    """What decode_event says; what ingest's decoder says is the same, when it meets an event and when it knows it."""
+    message = LogMessage(3, 11, b"key", value, timestamp)
+    expected = verdict(lambda: decode_event(message, store))
+    decoder = EventDecoder(store)
+    for _ in range(2):
+        assert verdict(lambda: decoder.decode(message)) == expected
+    return decode_event(message, store)
+
+
+def verdict(decode: Callable[[], Any]) -> Any:
+    try:
+        return decode()
+    except BadEvent as exc:
+        return f"bad: {exc}"
 
 
 def header_only() -> bytes:

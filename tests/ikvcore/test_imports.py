@@ -20,8 +20,10 @@ import pytest
 from ikvcore import errors
 
 ROOT = Path(inspect.getfile(errors)).parent.parent
-DRIVERS = {"lmdb", "rocksdict", "duckdb", "sqlite3", "confluent_kafka", "sortedcontainers"}
+DRIVERS = {"lmdb", "rocksdict", "duckdb", "pyarrow", "sqlite3", "confluent_kafka", "sortedcontainers"}
 PLUGIN_PACKAGES = {"ikv_backends", "ikv_transports"}
+LOADING = "ikv_load"
+"""The room of files and tables, which `IKVWriter.load` opens where it is called."""
 FRONT_DOOR = ["client", "clientoptions", "document", "factory", "errors"]
 HEAVY = {"pluggy", "google.protobuf", "lmdb", "typer", "rich", "numpy", "pytest"}
 BUDGET_SECONDS = 0.060
@@ -96,12 +98,40 @@ def test_the_core_imports_no_plugin_and_no_driver() -> None:
     assert found == []
 
 
+def test_the_core_reaches_the_loading_of_files_only_inside_the_writers_load() -> None:
+    found = [
+        (module.name, each.in_function)
+        for package in ("ikvcore", *PLUGIN_PACKAGES)
+        for module in modules(package)
+        for each in module.imports()
+        if each.top == LOADING
+    ]
+    assert found == [("ikvcore._writer", True)]
+    (load,) = [
+        node
+        for module in modules("ikvcore")
+        if module.name == "ikvcore._writer"
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.FunctionDef) and any(each.top == LOADING for each in _imports(node, in_function=False))
+    ]
+    assert load.name == "load"
+
+
+def test_loading_imports_the_core_but_neither_plugins_nor_command_line_nor_what_it_is_given() -> None:
+    tops = {each.top for module in modules(LOADING) for each in module.imports()}
+    assert {"ikvcore", "duckdb", "pyarrow"} <= tops
+    assert tops & ({"pandas", "polars", "numpy"} | PLUGIN_PACKAGES | DRIVERS - {"duckdb", "pyarrow"}) == set()
+    text = "\n".join(ast.unparse(module.tree) for module in modules(LOADING))
+    assert re.findall(r"(?:from|import) ikvcore\.(?:cli|testing)\b", text) == []
+    assert re.findall(r"(?:from|import) ikvcore\._\w+", text) == []
+
+
 def test_the_command_line_imports_drivers_and_plugins_inside_functions_only() -> None:
     found = [
         f"{module.path}:{each.line}"
         for module in modules("ikvcore/cli")
         for each in module.imports()
-        if each.top in DRIVERS | PLUGIN_PACKAGES and not each.in_function
+        if each.top in DRIVERS | PLUGIN_PACKAGES | {LOADING} and not each.in_function
     ]
     assert found == []
 

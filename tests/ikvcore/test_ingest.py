@@ -771,6 +771,22 @@ def test_the_policy_may_change_at_the_next_open(storage: KeyValueStorage, log: L
     assert positions(storage) == {0: 2}
 
 
+@pytest.mark.parametrize(("quarantine", "passed", "timestamp"), [(False, 3, 2_000_000_000), (True, 4, 1_000_000_000)])
+def test_progress_is_that_of_the_last_message_passed(
+    storage: KeyValueStorage, log: Log, quarantine: bool, passed: int, timestamp: int
+) -> None:
+    """Its time is its writer's, else the log's; a bad event that halts is not passed, one in quarantine is."""
+    good = [upsert_event({"id": (FieldType.STRING, b"a")}, time) for time in (5, 2_000_000_000)]
+    values = [good[0], b"", good[1], BAD]
+    log.publish(0, *values)
+    ingester = ingester_of(storage, log.transport, quarantine=quarantine)
+    drain(ingester)
+    done = read_progress(storage, (0,)).partitions[0]
+    assert (done.position, done.applied, done.quarantined) == (passed, passed, int(quarantine))
+    assert done.timestamp == timestamp
+    assert done.witness == Witness(log.description.identity, passed - 1, message_checksum(b"", values[passed - 1]))
+
+
 def test_a_halt_is_over_when_another_ingester_has_passed_it(storage: KeyValueStorage, log: Log) -> None:
     """After a takeover by a worker that quarantines, one that halted goes on from what is committed."""
     log.publish(0, BAD)

@@ -132,7 +132,7 @@ def _gunicorn(way: str, target: Target, workload: Workload) -> Ended:
     """Start it with two workers, ask it a few times, stop it in good order."""
     with tempfile.TemporaryDirectory() as place:  # a short path: sockets allow no long ones
         address = f"{place}/socket"
-        module = "ikvcore.testing.faults.wsgi"
+        module = "ikvcore.testing.faults._wsgi"
         opened = "post_fork" if way.endswith("post_fork") else "import"
         command = [sys.executable, "-m", "gunicorn", f"{module}:application", "-w", "2", "-b", f"unix:{address}"]
         # The module of hooks is imported by the master too, so it is only given where nothing is opened at import.

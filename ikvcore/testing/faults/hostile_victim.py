@@ -193,7 +193,7 @@ def _tokens() -> Kind:
 def _progress() -> Kind:
     done = PartitionProgress(position=5, applied=4, timestamp=10**18)
     message = LogMessage(0, 5, b"k", b"v", 3)
-    entries = [done.entry(0)[1], done.past(message, identity="i", timestamp=3, bad=True).entry(0)[1]]
+    entries = [done.entry(0)[1], done.past(message, identity="i", timestamp=3, passed=1, bad=1).entry(0)[1]]
     return entries, PartitionProgress.from_entry, ReplicaDamagedError
 
 

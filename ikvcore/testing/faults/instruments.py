@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from ikvcore import _replica
 from ikvcore._kvstorage import KeyValueStorage
-from ikvcore._storage import opened_storage
+from ikvcore._storage import as_storage
 from ikvcore.errors import FencedError
 from ikvcore.models import BackendInfo
 from ikvcore.protocols import OrderedKeyValue, Storage, Transport
@@ -48,11 +48,11 @@ def watch_storages(marks: Marks, recorder: Recorder, stall: Stall) -> None:
     def watched(opened: OrderedKeyValue | Storage, backend: BackendInfo) -> Storage:
         if isinstance(opened, OrderedKeyValue):
             _watch_engine(opened, marks)
-        storage = opened_storage(opened, backend)
+        storage = as_storage(opened, backend)
         _watch_storage(storage, marks, recorder, stall)
         return storage
 
-    _replica.opened_storage = watched  # type: ignore[attr-defined]  # what a replica opens its storages with
+    _replica.as_storage = watched  # type: ignore[attr-defined]  # what a replica opens its storages with
 
 
 class _Expectations(dict[bytes, "bytes | None"]):

@@ -28,7 +28,7 @@ from typing import Any, Final
 from ikvcore._mount import Mount
 from ikvcore._progress import read_progress
 from ikvcore._registry import load_backend
-from ikvcore._storage import opened_storage
+from ikvcore._storage import as_storage
 from ikvcore.client import IKVReader
 from ikvcore.errors import IKVError, OutcomeUnknownError, PartialPublishError
 from ikvcore.factory import create_new_reader, create_new_writer
@@ -222,7 +222,7 @@ def inspect(target: Target, mount: str = "mount") -> Inspection:
     pair, store = target.pair, target.description
     directory = Mount.generation(_Place(target.mount(mount)))  # type: ignore[arg-type]
     info = load_backend(pair.backend).info
-    storage = opened_storage(open_backend(pair.backend, directory, pair.backend_options), info)
+    storage = as_storage(open_backend(pair.backend, directory, pair.backend_options), info)
     try:
         while True:
             progress = read_progress(storage, range(store.partitions))

@@ -1,0 +1,34 @@
+"""Verifying the replica of a mount, and telling its processes what was found."""
+
+from __future__ import annotations
+
+from ikvcore._check import summary, verify_files
+from ikvcore._damage import Damage
+from ikvcore._mount import Mount
+from ikvcore._visit import backend_name, is_blank
+from ikvcore.clientoptions import ClientOptions
+
+__all__ = ["verify_mount"]
+
+
+def verify_mount(mount: Mount, options: ClientOptions) -> list[str]:
+    """What is wrong with a mount's storage, none where all is well. Raises InvalidOptionError where it cannot tell.
+
+    Damage that was not known is noted: the mount's readers rebuild the replica then.
+    """
+    directory = mount.generation()
+    known = Damage.read(mount.path, directory.name)
+    if known is not None:
+        return [known.reason]
+    if is_blank(mount):
+        return ["there is no storage: no reader has made it yet, or its files were removed"]
+    findings = verify_files(
+        directory,
+        backend=backend_name(mount, options),
+        options=options.backend_options,
+        partitions=mount.manifest.partitions,
+        alone=False,
+    )
+    if findings:
+        Damage(generation=directory.name, reason=summary(findings)).write(mount.path)
+    return findings
