@@ -51,7 +51,8 @@ class ReplicaLoop:
     """Keeps a replica fresh as long as this worker is the one to do it, and says on the mount how it goes.
 
     `make_ingester` makes what applies the log to a storage. `mount` and `lock` are None where nobody else can have the
-    replica; then this worker always ingests. `on_change` is called when another storage is to be read, or none.
+    replica; then this worker always ingests. `quarantine`: its ingesters pass bad events over. `on_change` is called
+    when another storage is to be read, or none.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class ReplicaLoop:
         partitions: Sequence[int],
         mount: Mount | None = None,
         lock: MountLock | None = None,
+        quarantine: bool = False,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._generations = generations
@@ -71,6 +73,7 @@ class ReplicaLoop:
         self._partitions = partitions
         self._mount = mount
         self._lock = lock
+        self._quarantine = quarantine
         self._on_change = on_change
         self._ingester: Ingester | None = None
         self._rebuild: Rebuild | None = None
@@ -219,8 +222,15 @@ class ReplicaLoop:
             return False
         self._mark_opened()
         if self._rebuild is None:
-            self._rebuild = Rebuild(self._generations, self._transport, self._make_ingester, self._partitions)
-        if self._rebuild.step(TICK):
+            passed = self._mount is not None and self._mount.may_have_passed_bad_events
+            self._rebuild = Rebuild(
+                self._generations, self._transport, self._make_ingester, self._partitions, may_halt=not passed
+            )
+        done = self._rebuild.step(TICK)
+        if self._rebuild.blocked is not None:  # it is kept: begun anew it would only come to the same place
+            self._failed(self._rebuild.blocked, fatal=True)
+            return False
+        if done:
             # Its ingester goes on as ours.
             self._ingester, self._rebuild = self._rebuild.ingester, None
             self._on_change()
@@ -230,6 +240,8 @@ class ReplicaLoop:
         """Say, before the first write, that the files are not whole until they are closed."""
         if self._mount is not None and not self._marked:
             Opened.mark(self._mount.path, clean=False)
+            if self._quarantine:
+                self._mount.note_quarantine()
         self._marked = True
 
     def _work(self, step: Callable[[], bool]) -> None:

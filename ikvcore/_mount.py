@@ -5,6 +5,7 @@ CURRENT        the name of the current generation's directory
 gen-N/         one storage's directory; the storage sees nothing else
 gen-(N+1)/     one that is being built in its place; gen-(N-1)/, one that was damaged, until the next is built
 damage.json    what is wrong with the current generation; see _damage.py
+quarantine     there if bad events may have been passed over here
 opened.json    whether the files may have lost writes; see _opened.py
 ingest.lock    lockf: held by the process that ingests (or, for backends that are not shared, that has it open)
 open.lock      lockf: held for a moment while a mount is made or checked
@@ -34,6 +35,7 @@ _MANIFEST: Final = "replica.json"
 _CURRENT: Final = "CURRENT"
 _LOCK: Final = "ingest.lock"
 _FIRST_GENERATION: Final = "gen-1"
+_QUARANTINE: Final = "quarantine"
 _REBUILD: Final = "remove the directory to rebuild the replica"
 _GENERATION: Final = re.compile(r"gen-([0-9]{1,9})")
 
@@ -149,6 +151,16 @@ class Mount:
         except OSError as exc:
             raise MountError(self.path, f"generation {following} cannot be made: {exc.strerror or exc}") from exc
         return self.path / following
+
+    @property
+    def may_have_passed_bad_events(self) -> bool:
+        """Whether an ingester that quarantines bad events has ever worked here."""
+        return (self.path / _QUARANTINE).exists()
+
+    def note_quarantine(self) -> None:
+        """Say, before it does, that an ingester here may pass over bad events. Raises OSError."""
+        if not self.may_have_passed_bad_events:
+            replace_file(self.path / _QUARANTINE, b"")
 
     def make_current(self, directory: Path) -> None:
         """Have CURRENT name a generation, durably. Raises MountError."""

@@ -31,11 +31,18 @@ class Rebuild:
         transport: Transport,
         make_ingester: Callable[[Storage], Ingester],
         partitions: Sequence[int],
+        *,
+        may_halt: bool,
     ) -> None:
-        """Raises ReplicaDamagedError where the log has lost its beginning, StorageError, TransportError."""
+        """`may_halt`: the damaged generation never passed a bad event, so halting before one leaves nothing behind.
+
+        Raises ReplicaDamagedError where the log has lost its beginning, StorageError, TransportError."""
         assert generations.damage is not None
         self._generations = generations
         self._partitions = tuple(partitions)
+        self._may_halt = may_halt
+        self.blocked: ReplicaDamagedError | None = None
+        """Why it can never be done, as things are."""
         self.reason: Final = generations.damage.reason
         bounds = transport.bounds()
         cut = [partition for partition in self._partitions if not bounds[partition].complete]
@@ -61,8 +68,19 @@ class Rebuild:
         self.ingester.step(timeout)
         progress = read_progress(self._storage, self._partitions).partitions
         self.reached = {partition: done.position for partition, done in progress.items()}
-        # A partition that halts before a bad event had halted there before, or had it quarantined then.
-        going_on = self._target.keys() - self.ingester.halts
+        # A partition that halts before a bad event had halted there before; unless it was passed over then, and what
+        # was read after it must not be gone now.
+        halts = self.ingester.halts
+        if halts and not self._may_halt:
+            told = "; ".join(f"partition {partition}: {reason}" for partition, reason in sorted(halts.items()))
+            self.blocked = ReplicaDamagedError(
+                self.reason,
+                f"Rebuilding it from the log has halted ({told}), and the replica may have passed that over before: "
+                "open the reader with with_on_bad_event('quarantine'), or remove the mount directory to do without "
+                "what came after",
+            )
+            return False
+        going_on = self._target.keys() - halts
         if any(self.reached.get(partition, 0) < self._target[partition] for partition in going_on):
             return False
         self._generations.change_over(self._directory, self._storage)

@@ -114,6 +114,7 @@ class Replica:
                 partitions=plan.partitions,
                 mount=self._mount,
                 lock=self._lock if plan.backend.process_shared else None,
+                quarantine=plan.on_bad_event == "quarantine",
                 on_change=self._tell_listeners,
             )
             self._thread = threading.Thread(target=self.loop.run, name="ikvcore-replica", daemon=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -372,6 +373,41 @@ def test_a_log_that_was_cut_cannot_rebuild_and_says_what_to_do(
         reader.get_value("key 1", "number")
     reader.shutdown()
     assert (filled / "CURRENT").read_text() == "gen-1\n"
+
+
+def test_a_rebuild_does_not_halt_before_what_was_passed_over(options: ClientOptions, filled: Path) -> None:
+    """Documents that were read after a quarantined event must not be gone; one policy or the other has to be chosen."""
+    from ikvcore.models import Message
+    from ikvcore.testing._plugins import open_transport
+
+    log = open_transport("local", "s", "a", "p", {})
+    log.publish([Message(0, b"", b"\xff", 0)])
+    log.close()
+    with create_new_writer(options) as writer:
+        writer.upsert_fields_batch([IKVDocument.from_dict({"id": f"later {n}", "number": n}) for n in range(20)])
+    quarantining = dataclasses.replace(options, on_bad_event="quarantine")
+    with create_new_reader(quarantining) as reader:
+        assert reader.count() == DOCUMENTS + 20
+    Damage(generation="gen-1", reason="of this test").write(filled)
+    with pytest.raises(ReplicaDamagedError, match=r"with_on_bad_event\('quarantine'\)"):
+        create_new_reader(options).startup(timeout=PATIENCE)
+    with create_new_reader(quarantining) as reader:
+        assert reader.count() == DOCUMENTS + 20
+
+
+def test_a_rebuild_halts_where_nothing_was_ever_passed_over(options: ClientOptions, filled: Path) -> None:
+    from ikvcore.models import Message
+    from ikvcore.testing._plugins import open_transport
+
+    log = open_transport("local", "s", "a", "p", {})
+    log.publish([Message(0, b"", b"\xff", 0)])
+    log.close()
+    Damage(generation="gen-1", reason="of this test").write(filled)
+    reader = create_new_reader(options)
+    reader.startup(timeout=PATIENCE, allow_stale=True)
+    eventually(lambda: (filled / "CURRENT").read_text() == "gen-2\n" and reader.health().state == "halted")
+    assert right(reader)
+    reader.shutdown()
 
 
 def test_a_rebuild_that_was_killed_is_begun_anew(options: ClientOptions, filled: Path) -> None:

@@ -99,7 +99,7 @@ def test_a_generation_that_cannot_be_filled_is_removed(generations: Any, mount: 
 
     transport: Any = Whole()
     with pytest.raises(StorageError, match="of this test"):
-        Rebuild(generations, transport, make_ingester, (0,))
+        Rebuild(generations, transport, make_ingester, (0,), may_halt=True)
     assert made[0].closed
     assert not made[0].directory.exists()
 
