@@ -59,6 +59,7 @@ class ReadAhead:
             for batch in self._connection.sql(self._query).to_arrow_reader(self._batch_size):
                 if self._stopped:
                     return
+                batch.validate(full=True)  # DuckDB passes a table's strings on as they are, also what is not UTF-8
                 self._queue.put((batch, None))
         except BaseException as exc:
             self._queue.put((None, exc))

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 import duckdb
 
 from ikv_load._engine import Connection, text
+from ikv_load._names import may_be_renamed, refuse_twins
 from ikv_load._part import Part, unreadable
 from ikvcore.errors import InvalidArgumentError
 
@@ -37,15 +38,19 @@ class _Guess(NamedTuple):
     columns: dict[str, str]
 
 
-def csv_parts(connection: Connection, files: Sequence[str], null: Sequence[str], as_text: Iterable[str]) -> list[Part]:
-    """A part for each file. `null`: cells that mean absent, besides the empty one. `as_text`: columns not to guess."""
-    options = (
-        "header = true, skip = 0, comment = '', quote = '\"', escape = '\"', allow_quoted_nulls = false, "
-        f"buffer_size = {_BUFFER}, "
-        f"nullstr = [{', '.join(map(text, ['', *null]))}]"
-    )
+def csv_parts(
+    connection: Connection, files: Sequence[str], null: Sequence[str], as_text: Iterable[str], keys: Iterable[str]
+) -> list[Part]:
+    """A part for each file. `null`: cells that mean absent, besides the empty one. `as_text`: columns not to guess.
+    `keys`: columns that are keys; but for whole numbers, they are what the file has.
+    """
+    options = _dialect(null=null)
     guesses = [_guess(connection, file, options) for file in files]
+    for guess in guesses:
+        if may_be_renamed(guess.columns):
+            refuse_twins(repr(guess.file), _header(connection, guess))
     types = _common_types(guesses, set(as_text))
+    types |= {key: _TEXT for key in keys if types.get(key) != "BIGINT"}  # 1.10 is another key than 1.1
     return [_part(guess, types, options) for guess in guesses]
 
 
@@ -70,6 +75,13 @@ def _guess(connection: Connection, file: str, options: str) -> _Guess:
     )
 
 
+def _header(connection: Connection, guess: _Guess) -> list[str]:
+    """The names in the first line; DuckDB's for one that has none."""
+    columns = ", ".join(f"{text(name)}: '{_TEXT}'" for name in guess.columns)
+    lines = connection.execute(f"SELECT * FROM {_read(guess, columns, _dialect(header=False))} LIMIT 1").fetchall()
+    return [own.strip() if own else made for line in lines for own, made in zip(line, guess.columns, strict=True)]
+
+
 def _is_iso(form: str | None) -> bool:
     return form in _ISO_DATES or str(form).startswith("%Y-%m-%d")
 
@@ -92,12 +104,23 @@ def _common_type(one: str, other: str) -> str:
 
 def _part(guess: _Guess, types: dict[str, str], options: str) -> Part:
     columns = ", ".join(f"{text(name)}: {text(types[name])}" for name in guess.columns)
+    query = f"SELECT * FROM {_read(guess, columns, options)}"
+    return Part(guess.file, query, weight=float(Path(guess.file).stat().st_size), files=[guess.file])
+
+
+def _read(guess: _Guess, columns: str, options: str) -> str:
     new_line = f", new_line = {text(guess.new_line)}" if guess.new_line in _NEW_LINES else ""
-    query = (
-        f"SELECT * FROM read_csv({text(guess.file)}, auto_detect = false, delim = {text(guess.delimiter)}{new_line}, "
+    return (
+        f"read_csv({text(guess.file)}, auto_detect = false, delim = {text(guess.delimiter)}{new_line}, "
         f"columns = {{{columns}}}, {options})"
     )
-    return Part(guess.file, query, weight=float(Path(guess.file).stat().st_size), files=[guess.file])
+
+
+def _dialect(*, header: bool = True, null: Sequence[str] = ()) -> str:
+    return (
+        f"header = {str(header).lower()}, skip = 0, comment = '', quote = '\"', escape = '\"', "
+        f"allow_quoted_nulls = false, buffer_size = {_BUFFER}, nullstr = [{', '.join(map(text, ['', *null]))}]"
+    )
 
 
 _NEW_LINES: Final = ("\\n", "\\r\\n", "\\r")

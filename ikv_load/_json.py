@@ -10,6 +10,7 @@ from typing import Final
 import duckdb
 
 from ikv_load._engine import Connection, text
+from ikv_load._names import may_be_renamed, refuse_twins
 from ikv_load._part import Part, unreadable
 
 __all__ = ["json_parts"]
@@ -23,15 +24,23 @@ def json_parts(connection: Connection, files: Sequence[str]) -> list[Part]:
     name = files[0] if len(files) == 1 else f"{len(files)} files"
     try:
         relation = connection.sql(
-            f"SELECT * FROM read_json({listed}, sample_size = -1, maximum_sample_files = 2147483647)"
+            f"SELECT * FROM read_json({listed}, sample_size = -1, maximum_sample_files = 2147483647, "
+            "map_inference_threshold = -1)"
         )
     except duckdb.Error as exc:
         raise unreadable(name, exc) from exc
+    if may_be_renamed(relation.columns):
+        refuse_twins(name if len(files) > 1 else repr(name), _names(connection, listed))
     columns = ", ".join(
         f"{text(column)}: {text('VARCHAR' if kind.id in _GUESSED else _declared(str(kind)))}"
         for column, kind in zip(relation.columns, relation.types, strict=True)
     )
     return [Part(name, f"SELECT * FROM read_json({listed}, columns = {{{columns}}})", files=files)]
+
+
+def _names(connection: Connection, listed: str) -> list[str]:
+    found = connection.execute(f"SELECT DISTINCT unnest(json_keys(json)) FROM read_json_objects({listed})").fetchall()
+    return sorted(name for (name,) in found)
 
 
 def _declared(kind: str) -> str:

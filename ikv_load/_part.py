@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import duckdb
+import pyarrow as pa
+from pyarrow import parquet
 
 from ikv_load._engine import Connection, reason, text
+from ikv_load._names import may_be_renamed, refuse_twins
 from ikvcore.errors import InvalidArgumentError
 
 __all__ = ["Part", "parquet_parts", "unreadable"]
@@ -35,7 +38,9 @@ def parquet_parts(connection: Connection, files: Sequence[str]) -> list[Part]:
         query = f"SELECT * FROM read_parquet({text(file)})"
         try:
             (counted,) = connection.execute(f"SELECT sum(num_rows) FROM parquet_file_metadata({text(file)})").fetchall()
-        except duckdb.Error as exc:
+            if may_be_renamed(connection.sql(query).columns):
+                refuse_twins(repr(file), parquet.read_schema(file).names)
+        except (duckdb.Error, pa.ArrowException) as exc:
             raise unreadable(file, exc) from exc
         parts.append(Part(file, query, weight=float(counted[0] or 1), files=[file]))
     return parts

@@ -31,6 +31,9 @@ class Rows:
     """SELECT <select>, <keys> FROM source WHERE <where>. Raises InvalidArgumentError and FieldNameError."""
 
     def __init__(self, connection: Connection, source: str, select: str | None, where: str | None) -> None:
+        for role, given in (("select", select), ("where", where)):
+            if given is not None and not given.strip():
+                raise InvalidArgumentError(f"{role} is empty; leave it out to load all")
         self._connection = connection
         self._select = select or "*"
         self._where = f"WHERE (\n{where}\n)" if where else ""
@@ -40,6 +43,7 @@ class Rows:
         selected = self._bound("select", self._select)
         if where:
             self._bound("where", "1", self._where)
+            self._single("where", where)
         self.columns = [Column(name, f"c{number}", kind) for number, (name, kind) in enumerate(selected)]
         _check_names([column.name for column in self.columns])
 
@@ -71,9 +75,16 @@ class Rows:
             raise InvalidArgumentError(
                 f"{role}: no column is named {expression!r}{close}; the columns are {_listed(self.source_columns)}"
             )
-        bound = self._bound(role, f"(\n{expression}\n)")
+        kind = self._single(role, expression)
         self._keys.append(f"(\n{expression}\n)")
-        return Column(expression, f"k{len(self._keys) - 1}", bound[0][1])
+        return Column(expression, f"k{len(self._keys) - 1}", kind)
+
+    def _single(self, role: str, expression: str) -> DuckDBPyType:
+        """The type of an expression that gives one value: `a, b` would be a tuple, nothing an empty one."""
+        bound = self._bound(role, f"(\n{expression}\n)")
+        if len(bound) != 1 or bound[0][1].id == "tuple":
+            raise InvalidArgumentError(f"{role}: {expression!r:.80} is not one value")
+        return bound[0][1]
 
     def _bound(self, role: str, expressions: str, where: str = "") -> list[tuple[str, DuckDBPyType]]:
         try:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from ikv_load._csv import csv_parts
 from ikv_load._engine import Connection, only_these
 from ikv_load._json import json_parts
+from ikv_load._names import refuse_twins
 from ikv_load._part import Part, parquet_parts
 from ikvcore.errors import InvalidArgumentError, near_miss
 
@@ -43,6 +44,8 @@ class Reading:
     null: Sequence[str]
     as_text: Iterable[str]
     """Columns of which the file's own text is wanted, since they will be cast."""
+    keys: Iterable[str]
+    """Columns that give keys, where there are such."""
 
 
 def open_source(connection: Connection, source: object, reading: Reading) -> list[Part]:
@@ -59,7 +62,7 @@ def open_source(connection: Connection, source: object, reading: Reading) -> lis
     only_these(connection, files)
     file_format = _format(files, reading.format)
     if file_format == "csv":
-        return csv_parts(connection, files, reading.null, reading.as_text)
+        return csv_parts(connection, files, reading.null, reading.as_text, reading.keys)
     if reading.null:
         raise InvalidArgumentError(f"null is for CSV files, whose cells are all text; these are {file_format}")
     return parquet_parts(connection, files) if file_format == "parquet" else json_parts(connection, files)
@@ -84,19 +87,41 @@ def _matching(path: object) -> list[str]:
         raise InvalidArgumentError(f"a path is wanted, not {type(path).__name__}; tables are loaded one at a time")
     if "://" in str(path):
         raise InvalidArgumentError(f"{str(path)!r} is not on this machine; fetch it first, and load the file")
+    if not str(path):
+        raise InvalidArgumentError("a path is empty")
     name = str(Path(path).expanduser())
-    if Path(name).is_file():
-        return [name]
-    found = sorted(
-        file
-        for file in glob.glob(name, recursive=True)  # noqa: PTH207 - takes absolute ones too
-        if Path(file).is_file()
-    )
-    if not found:
-        parent = Path(name).parent
-        there = [each.name for each in parent.iterdir()] if parent.is_dir() else []
-        raise InvalidArgumentError(f"there is no file {name!r}{near_miss(Path(name).name, there)}")
+    try:
+        found = [name] if Path(name).is_file() else _globbed(name)
+        if not found:
+            raise InvalidArgumentError(_missing(Path(name)))
+    except OSError as exc:  # such as a name that is too long for one
+        raise InvalidArgumentError(f"{name!r:.200} cannot be read: {exc.strerror}") from exc
+    for file in found:
+        if not file.isascii() and not _is_utf8(file):
+            raise InvalidArgumentError(f"the name of {file!r} is not UTF-8, which DuckDB wants; rename the file")
     return found
+
+
+def _globbed(pattern: str) -> list[str]:
+    found = glob.glob(pattern, recursive=True)  # noqa: PTH207 - takes absolute ones too
+    return sorted(file for file in found if Path(file).is_file())
+
+
+def _missing(path: Path) -> str:
+    if path.is_dir():
+        return f"{str(path)!r} is a directory; name files in it, as {str(path / '*.csv')!r}"
+    if path.exists():
+        return f"{str(path)!r} is no regular file; a load reads its files more than once"
+    there = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    return f"there is no file {str(path)!r}{near_miss(path.name, (each for each in there if each != path.name))}"
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _format(files: Sequence[str], wanted: str | None) -> str:
@@ -137,6 +162,7 @@ def _table(connection: Connection, source: Any) -> Part:
                 "RecordBatchReader, or a pandas or polars DataFrame"
             )
         table = pa.RecordBatchReader.from_stream(source)
+    refuse_twins("the table", table.schema.names)
     connection.register(_TABLE, table)
     rows = getattr(source, "num_rows", None) if isinstance(table, pa.RecordBatchReader) else table.num_rows
     if rows is None and hasattr(source, "__len__"):

@@ -29,7 +29,7 @@ __all__ = [
 TYPE_WORDS: Final = {each.name.lower(): each for each in FieldType if each is not FieldType.UNKNOWN}
 """The words for a cast."""
 TIMESTAMP_WORDS: Final = ("iso", "epoch-us")
-NESTED: Final = frozenset({"list", "struct", "map", "union", "array", "variant"})
+NESTED: Final = frozenset({"list", "struct", "tuple", "map", "union", "array", "variant"})
 NOTHING: Final = "null"
 """The id of the type of a column without any value."""
 

@@ -55,7 +55,12 @@ def load(
     check_words(casts, timestamps)
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or not 1 <= batch_size <= _LARGEST_BATCH:
         raise InvalidArgumentError(f"batch_size is a number from 1 to {_LARGEST_BATCH:,}, not {batch_size!r}")
-    reading = Reading(format=file_format, null=[null] if isinstance(null, str) else list(null), as_text=casts)
+    reading = Reading(
+        format=file_format,
+        null=[null] if isinstance(null, str) else list(null),
+        as_text=casts,
+        keys=store.key_fields if primary_key is None else (primary_key, *store.key_fields),
+    )
     wishes = Wishes(
         primary_key=primary_key,
         select=select,
@@ -108,9 +113,13 @@ class _Loading:
         """Load all parts, in their order."""
         whole = sum(part.weight for part in parts) or 1.0
         done = 0.0
-        for part, plan in zip(parts, plans, strict=True):
-            self._run(part, plan, done / whole, part.weight / whole)
-            done += part.weight
+        try:
+            for part, plan in zip(parts, plans, strict=True):
+                self._run(part, plan, done / whole, part.weight / whole)
+                done += part.weight
+            self._refusals.close()
+        except InvalidArgumentError as exc:
+            raise LoadError(str(exc), self._report()) from exc
         return self._report()
 
     def _run(self, part: Part, plan: Plan, done: float, weight: float) -> None:

@@ -10,6 +10,7 @@ from typing import Final, Self
 
 from ikvcore._damage import Damage
 from ikvcore._mount import Mount
+from ikvcore._opened import Opened
 from ikvcore._progress import PartitionProgress, read_progress
 from ikvcore._store_report import (
     IngesterReport,
@@ -25,8 +26,8 @@ from ikvcore.errors import (
     LogDivergedError,
     LogTrimmedError,
     MountBusyError,
+    ReplicaDamagedError,
     StorageError,
-    StorageFullError,
     TransportError,
 )
 from ikvcore.models import Position, TransportContext
@@ -106,6 +107,7 @@ class StoreInspection:
             self._reopen()
         if self._log is None:
             return None
+        self._log_error = None
         try:
             return LogReport(store=self._log.describe(), bytes=self._log.size(), bounds=dict(self._log.bounds()))
         except TransportError as exc:
@@ -134,6 +136,9 @@ class StoreInspection:
         damage = Damage.read(mount.path, mount.generation().name)
         if damage is not None:  # it is not opened: an engine may crash on it
             return replace(known, ingester=IngesterReport.of(mount.path), unread=damage.reason, damage=damage.reason)
+        if Opened.suspect(mount.path):
+            reason = "it was not closed before the machine went down; `ikv verify`, or its next reader, checks it"
+            return replace(known, ingester=IngesterReport.of(mount.path), unread=reason)
         if is_blank(mount):
             return known
         backend, options = backend_name(mount, self._options), self._options.backend_options
@@ -141,10 +146,10 @@ class StoreInspection:
             with opened_storage(mount.path, mount.generation(), backend, options) as storage:
                 ingester, progress = _settled(storage, mount, log, patience)
                 documents = storage.count()
-        except (MountBusyError, StorageFullError) as exc:
+        except ReplicaDamagedError as exc:
+            return replace(known, unread=exc.what, damage=exc.what)
+        except (MountBusyError, StorageError) as exc:
             return replace(known, unread=str(exc))
-        except StorageError as exc:
-            return replace(known, unread=str(exc), damage=str(exc))
         bounds = {} if log is None else log.bounds
         return replace(
             known,

@@ -7,6 +7,7 @@ from ikvcore._damage import Damage
 from ikvcore._mount import Mount
 from ikvcore._visit import backend_name, is_blank
 from ikvcore.clientoptions import ClientOptions
+from ikvcore.errors import MountError
 
 __all__ = ["verify_mount"]
 
@@ -29,6 +30,10 @@ def verify_mount(mount: Mount, options: ClientOptions) -> list[str]:
         partitions=mount.manifest.partitions,
         alone=False,
     )
-    if findings:
-        Damage(generation=directory.name, reason=summary(findings)).write(mount.path)
+    # Its readers may have replaced it meanwhile: then the findings are of the past.
+    if findings and mount.generation() == directory:
+        try:
+            Damage(generation=directory.name, reason=summary(findings)).write(mount.path)
+        except OSError as exc:
+            raise MountError(mount.path, f"what was found could not be noted ({exc}): {summary(findings)}") from exc
     return findings

@@ -22,6 +22,7 @@ from ikvcore._arguments import as_list
 from ikvcore._damage import Damage
 from ikvcore._log_reader import EventStream, LogEvent, Place, starts_of
 from ikvcore._mount import Mount
+from ikvcore._opened import Opened
 from ikvcore._plugin_list import OptionReport, PluginReport, list_plugins
 from ikvcore._progress import QuarantinedEvent, kept_events
 from ikvcore._quarantine import drop_events
@@ -29,7 +30,7 @@ from ikvcore._store_inspection import StoreInspection, open_log
 from ikvcore._store_report import IngesterReport, LogReport, PartitionReport, ReplicaReport, StoreReport
 from ikvcore._visit import backend_name, is_blank, opened_storage, visited_mount
 from ikvcore.clientoptions import ClientOptions
-from ikvcore.errors import InvalidArgumentError, ReplicaDamagedError
+from ikvcore.errors import InvalidArgumentError, MountError, ReplicaDamagedError
 from ikvcore.protocols import Storage
 
 __all__ = [
@@ -133,4 +134,8 @@ def _opened(mount: Mount, client_options: ClientOptions) -> AbstractContextManag
     damage = Damage.read(mount.path, directory.name)
     if damage is not None:
         raise ReplicaDamagedError(damage.reason)
+    if Opened.suspect(mount.path):
+        raise MountError(
+            mount.path, "it was not closed before the machine went down; `ikv verify`, or its next reader, checks it"
+        )
     return opened_storage(mount.path, directory, backend_name(mount, client_options), client_options.backend_options)

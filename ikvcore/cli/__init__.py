@@ -6,100 +6,46 @@ Results go to stdout, everything else to stderr; for exit codes see _exit. An er
 
 from __future__ import annotations
 
+import signal
 import sys
-from importlib import metadata
-from typing import Annotated, Any, Final
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
 
-import typer
-
-from ikvcore.cli import (
-    _account,
-    _exit,
-    _export,
-    _load,
-    _plugins,
-    _put,
-    _quarantine,
-    _read,
-    _remove,
-    _status,
-    _store,
-    _tail,
-    _verify,
-)
-from ikvcore.errors import IKVError
+if TYPE_CHECKING:
+    from ikvcore.cli._app import app
 
 __all__ = ["app", "main"]
 
-# Typer brings its own copy of click's exceptions, under no public name but this one and its bases.
-_UsageError: Final[Any] = typer.BadParameter.__mro__[1]
-
-app = typer.Typer(
-    name="ikv",
-    help="Stores of documents, their logs and replicas.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    # Typer's own tracebacks show local variables, and a passkey among them.
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for _documents in (_put, _read, _remove, _load, _export):
-    app.add_typer(_documents.app)
-for _operators in (_tail, _status, _verify, _plugins):
-    app.add_typer(_operators.app)
-app.add_typer(_quarantine.app, name="quarantine", rich_help_panel="Logs and replicas")
-app.add_typer(_store.app, name="store", rich_help_panel="Stores and accounts")
-app.add_typer(_account.app, name="account", rich_help_panel="Stores and accounts")
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"ikvcore {metadata.version('ikvcore')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _common(
-    context: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    context.obj["debug"] = debug
+_SIGNALLED: Final = 128
+"""And a signal's number: the exit code of what it ended, as a shell tells it. 143 after SIGTERM."""
 
 
 def main() -> None:
     """Entry point of the `ikv` command."""
+    on_ctrl_c = signal.getsignal(signal.SIGINT)
+    if on_ctrl_c is signal.default_int_handler:  # a shell's background job ignores it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules are imported: there is nothing to tidy up yet
     from ikvcore._logging import console_to_stderr
+    from ikvcore.cli import _app, _streams
 
+    _streams.open_missing()
     console_to_stderr()
-    sys.exit(_run({"debug": "--debug" in sys.argv}))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores one
+            signal.signal(number, _end)
+    signal.signal(signal.SIGINT, on_ctrl_c)
+    sys.exit(_app.run({"debug": "--debug" in sys.argv}))
 
 
-def _run(settings: dict[str, bool]) -> int:
-    """Carry out the command line; the exit code."""
-    try:
-        return app(prog_name="ikv", obj=settings, standalone_mode=False) or 0
-    except _UsageError as exc:
-        _tell_usage(exc)
-        return _exit.USAGE
-    except typer.Abort:  # a question was answered with no
-        typer.echo("nothing was done", err=True)
-        return _exit.ERROR
-    except Exception as exc:
-        if settings["debug"]:
-            raise
-        known = isinstance(exc, IKVError)
-        message = str(exc) if known else f"{type(exc).__name__}: {exc}; this is a bug: --debug shows where it is"
-        typer.echo(f"error: {message}", err=True)
-        return _exit.ERROR
+def _end(number: int, frame: FrameType | None) -> None:
+    """End as after an error: no temporary file stays behind. A second signal does not wait for that."""
+    signal.signal(number, signal.SIG_DFL)
+    raise SystemExit(_SIGNALLED + number)
 
 
-def _tell_usage(exc: Any) -> None:
-    if exc.message is None or type(exc).__name__ == "NoArgsIsHelpError":  # the help is the message
-        exc.show()
-        return
-    typer.echo(f"error: {exc.format_message()}", err=True)
-    if exc.ctx is not None:
-        typer.echo(f"see {exc.ctx.command_path} --help", err=True)
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        from ikvcore.cli import _app
+
+        return _app.app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

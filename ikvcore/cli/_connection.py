@@ -46,6 +46,8 @@ class Connection:
 
     settings: Mapping[str, Any] = field(repr=False)
     """Keyword arguments of ClientOptions."""
+    _described: dict[str, StoreDescription] = field(default_factory=dict, init=False, repr=False)
+    """By store: each look at one costs the check of the passkey, about a tenth of a second."""
 
     def admin(self, *, confirm: bool = False) -> AdminArguments:
         """The keyword arguments for ikvcore.admin. `confirm` asks twice for a passkey that is new."""
@@ -67,16 +69,17 @@ class Connection:
         options = self.writer_options(store)
         if options.mount_directory is not None:
             return options
-        from ikvcore import admin
         from ikvcore.cli._own_mount import own_mount
 
-        return replace(options, mount_directory=own_mount(admin.describe_store(store, **self.admin()), options))
+        return replace(options, mount_directory=own_mount(self.describe(store), options))
 
     def describe(self, store: str) -> StoreDescription:
         """What was fixed when the store was made."""
         from ikvcore import admin
 
-        return admin.describe_store(store, **self.admin())
+        if store not in self._described:
+            self._described[store] = admin.describe_store(store, **self.admin())
+        return self._described[store]
 
     @property
     def account_id(self) -> str:
@@ -184,9 +187,10 @@ def _log_options(
 
 def _replica_options(
     mount_directory: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--mount-directory",
+            metavar="DIRECTORY",
             help="The replica to use; or IKV_MOUNT_DIRECTORY. Default: one that this tool keeps for itself.",
             rich_help_panel=PANEL,
         ),
@@ -226,6 +230,10 @@ def _connection(given: Mapping[str, Any]) -> Connection:
 
 def _of_command_line(given: Mapping[str, Any]) -> dict[str, Any]:
     plain = {name: given.get(name) for name in ("account_id", "transport", "backend", "mount_directory")}
+    for name, value in plain.items():
+        # As from a variable that is not set: what would be meant is another's, or the working directory.
+        if value is not None and not str(value):
+            raise typer.BadParameter(f"--{name.replace('_', '-')} is empty; give it a value, or leave it out")
     options = {"transport_options": _parsed(given["option"]), "backend_options": _parsed(given.get("backend_option"))}
     settings = {name: value for name, value in {**plain, **options}.items() if value}
     if given["account_passkey"] is not None or given["account_passkey_file"] is not None:
@@ -259,3 +267,5 @@ def _parsed_option(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+    except RecursionError:
+        raise typer.BadParameter(f"the value of option {name!r} is nested too deeply") from None

@@ -13,4 +13,4 @@ USAGE: Final = 2
 NO: Final = 3
 """All went well and the answer is no: not found, not healthy, damaged, rows refused."""
 INTERRUPTED: Final = 130
-"""Ctrl-C; typer gives it."""
+"""Ctrl-C. Another signal that ends the program gives 128 and its number, as in a shell."""

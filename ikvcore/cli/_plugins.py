@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -24,7 +26,8 @@ def plugins(as_json: AsJson = False) -> None:
     """Show every backend and transport that is installed: what it can do, its options, or why it cannot be used."""
     from ikvcore.inspection import list_plugins
 
-    reports = list_plugins()
+    with redirect_stdout(sys.stderr):  # a plugin may print when it is imported
+        reports = list_plugins()
     if as_json:
         typer.echo(json.dumps([_to_json(report) for report in reports], indent=2))
     else:

@@ -92,7 +92,10 @@ def scan(
     primary_key = connection.describe(store).primary_key
     with opened_reader(connection, store, timeout=timeout, stale=stale) as reader:
         found = (row for _, row in reader.scan_rows(asked_fields(primary_key, fields)))
-        rows = _Seen(map(shown_order(primary_key), islice(found, limit)), fields or ())
+        rows = _Seen(
+            map(shown_order(primary_key), found if limit is None else islice(found, min(limit, sys.maxsize))),
+            fields or (),
+        )
         if as_json or typed:
             print_lines(json_line(fields_of(row, typed=typed)) for row in rows)
         else:

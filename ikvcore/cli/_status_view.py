@@ -72,31 +72,30 @@ def _ingester(ingester: IngesterReport | None) -> str:
 def _partitions(report: StoreReport) -> Table:
     table = Table(box=SIMPLE, pad_edge=False)
     table.add_column("partition")
-    for heading in ("log from", "log end", "position", "lag", "behind", "applied", "bad"):
+    for heading in ("log", "position", "lag", "behind", "bad"):  # all fits into 80 columns
         table.add_column(heading, justify="right")
     table.add_column("last event")
     bounds = report.log.bounds if report.log is not None else {}
     held = report.replica.held if report.replica is not None else ()
     for partition in sorted({*bounds, *held}):
         place = bounds.get(partition)
-        log = ["-", "-"] if place is None else [f"{place.first:,}", f"{place.end:,}"]
-        table.add_row(*map(Text, [str(partition), *log, *_progress(report.replica, partition)]))
+        log = "-" if place is None else f"{place.first:,} to {place.end:,}"
+        table.add_row(*map(Text, [str(partition), log, *_progress(report.replica, partition)]))
     return table
 
 
 def _progress(replica: ReplicaReport | None, partition: int) -> list[str]:
     if replica is None or replica.partitions is None:
-        return ["-"] * 6
+        return ["-"] * 5
     part = replica.partitions.get(partition)
     if part is None:
-        return ["not held", *["-"] * 5]
+        return ["not held", *["-"] * 4]
     return [
         "-" if part.position is None else f"{part.position:,}",
         "-" if part.lag_events is None else f"{part.lag_events:,}",
         "-" if part.lag_seconds is None else f"{part.lag_seconds:,.1f} s",
-        f"{part.applied:,}",
         f"{part.bad:,}",
-        iso_time(part.timestamp) or "-",
+        "-" if part.timestamp is None else f"{(iso_time(part.timestamp) or '')[:19]}Z",
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from ikvcore.document import IKVDocument
-from ikvcore.errors import EventTooLargeError, InvalidArgumentError, NotStartedError
+from ikvcore.errors import EventTooLargeError, InvalidArgumentError, LoadError, NotStartedError
 from ikvcore.factory import create_new_writer
 from ikvcore.fields import FieldType as T
 
@@ -296,3 +297,28 @@ def test_a_writer_that_is_not_started_loads_nothing(store: Any, csv: Csv) -> Non
 def test_types_of_fields_come_from_the_call_not_from_the_first_rows(store: Any, csv: Csv) -> None:
     store.load(csv("id,n\n1,\n2,5\n"), casts={"n": "int32"})
     assert store.typed("2") == {"n": (T.INT32, 5)}
+
+
+@pytest.mark.parametrize(
+    ("wish", "told"),
+    [
+        ({"where": " "}, "where is empty"),
+        ({"select": ""}, "select is empty"),
+        ({"primary_key": ""}, "primary key: '' is not one value"),
+        ({"primary_key": "id, n"}, "primary key: 'id, n' is not one value"),
+        ({"primary_key": "COLUMNS(*)"}, "is not one value"),
+        ({"where": "-- all"}, "where: '-- all' is not one value"),
+    ],
+)
+def test_an_expression_of_nothing_or_of_several_values_is_refused(
+    store: Any, csv: Csv, wish: dict[str, str], told: str
+) -> None:
+    """As of "$UNSET" in a shell: all rows would be loaded, or all under one key."""
+    with pytest.raises(InvalidArgumentError, match=re.escape(told)):
+        store.load(csv("id,n\n1,2\n2,3\n"), **wish)
+
+
+def test_refused_rows_that_cannot_be_kept_end_the_load_with_what_was_loaded(store: Any, csv: Csv) -> None:
+    with pytest.raises(LoadError, match="'/dev/full': No space left on device") as caught:
+        store.load(csv("id,n\n1,2\n,3\n"), errors="/dev/full")
+    assert caught.value.report.loaded == 1

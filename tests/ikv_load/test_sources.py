@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -330,3 +331,101 @@ def test_a_polars_frame_is_loaded(store: Any) -> None:
 def test_something_else_is_refused_with_what_would_do(store: Any, source: object) -> None:
     with pytest.raises(InvalidArgumentError, match=r"cannot be loaded; give a path|a path is wanted"):
         store.load(source)
+
+
+# -- names and keys ----------------------------------------------------------------------------
+
+
+def test_keys_are_what_the_file_has(store: Any, csv: Csv) -> None:
+    """As numbers, 1.10 and 1.1 would be one key."""
+    store.load([csv("id,n\n1,1\n2,2\n"), csv("id,n\n1.10,3\n1.1,4\n1e0,5\n")])
+    store.load(csv("id,n\nTRUE,6\nf,7\n"))
+    assert {key: each["n"] for key, each in store.all().items()} == {
+        "1": 1,
+        "2": 2,
+        "1.10": 3,
+        "1.1": 4,
+        "1e0": 5,
+        "TRUE": 6,
+        "f": 7,
+    }
+    store.load(csv("code,n\n2.10,1\n2.1,2\n"), primary_key="code")
+    assert store.typed("2.10") == {"n": (T.INT64, 1), "code": (T.STRING, "2.10")}
+
+
+@pytest.mark.parametrize("header", ["id,a,a", "id,a,A", "id,A,a_1,a", "ID,id,n", "id, a,a ", "id,,column1"])
+def test_a_csv_file_whose_names_sql_cannot_tell_apart_is_refused(store: Any, csv: Csv, header: str) -> None:
+    """DuckDB would call the second one a_1, and so the field."""
+    source = csv(f"{header}\n" + ",".join("1" * len(header.split(","))) + "\n")
+    with pytest.raises(InvalidArgumentError, match="which SQL cannot tell apart; rename one"):
+        store.load(source)
+
+
+def test_names_that_only_look_made_up_are_left_alone(store: Any, csv: Csv, tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    store.load(csv("id,a,a_1,A_1_1,É,é\n1,2,3,4,5,6\n"))
+    assert store.all()["1"] == {"id": "1", "a": 2, "a_1": 3, "A_1_1": 4, "É": 5, "é": 6}
+    parquet.write_table(pa.table({"id": ["2"], "a": [2], "a_1": [3]}), tmp_path / "a.parquet")
+    store.load(tmp_path / "a.parquet")
+    assert store.all()["2"] == {"id": "2", "a": 2, "a_1": 3}
+    (tmp_path / "a.jsonl").write_text('{"id": "3", "a": 2, "a_1": 3}\n')
+    store.load(tmp_path / "a.jsonl")
+    assert store.all()["3"] == {"id": "3", "a": 2, "a_1": 3}
+
+
+def test_parquet_tables_and_json_lines_with_such_names_are_refused(store: Any, tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.table({"id": ["1"], "a": [1], "A": [2]})
+    parquet.write_table(table, tmp_path / "twins.parquet")
+    (tmp_path / "twins.jsonl").write_text('{"id": "1", "a": 1}\n{"id": "2", "A": 2}\n')
+    for source in (table, table.to_reader(), tmp_path / "twins.parquet", tmp_path / "twins.jsonl"):
+        with pytest.raises(InvalidArgumentError, match=r"'[aA]' and '[aA]', which SQL"):
+            store.load(source)
+    assert store.all() == {}
+
+
+def test_json_lines_of_which_each_has_fields_of_its_own_are_documents(store: Any, tmp_path: Path) -> None:
+    """DuckDB would take 200 names and more, each in few lines, for the keys of a map."""
+    path = tmp_path / "sparse.jsonl"
+    path.write_text("".join(f'{{"id": "{n}", "k{n}": {n}}}\n' for n in range(500)))
+    store.load(path)
+    assert store.all()["499"] == {"id": "499", "k499": 499}
+
+
+def test_a_table_with_a_string_that_is_not_utf8_is_an_error_and_no_bad_event(store: Any) -> None:
+    """It would halt the ingest of every reader."""
+    import pyarrow as pa
+
+    buffers = [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")]
+    text = pa.Array.from_buffers(pa.string(), 1, buffers)
+    with pytest.raises(LoadError, match=r"the table: .*UTF8.*nothing was loaded"):
+        store.load(pa.table({"id": ["1"], "a": text}))
+    assert store.all() == {}
+
+
+# -- paths -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("", "a path is empty"),
+        (".", "is a directory; name files"),
+        ("/dev/null", "no regular file"),
+        ("x" * 5000, "cannot be read: File name too long"),
+    ],
+)
+def test_a_path_of_no_file_is_told_for_what_it_is(store: Any, path: str, told: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=told):
+        store.load(path)
+
+
+def test_a_file_whose_name_is_not_utf8_is_refused(store: Any, tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.csv")
+    Path(path).write_text("id\n1\n")
+    with pytest.raises(InvalidArgumentError, match="is not UTF-8"):
+        store.load(path)

@@ -37,6 +37,18 @@ def test_broken_and_incomplete_plugins_are_shown_beside_the_others(ikv: Ikv, odd
     assert "options" not in told["broken"]
 
 
+def test_a_plugin_that_prints_or_leaves_spoils_no_listing(ikv: Ikv, odd_backends: Path) -> None:
+    (odd_backends / "odd_loud.py").write_text("print('noise')")
+    (odd_backends / "odd_leaving.py").write_text("raise SystemExit(5)")
+    with (odd_backends / "odd-1.0.dist-info" / "entry_points.txt").open("a") as names:
+        names.write("loud = odd_loud\nleaving = odd_leaving\n")
+    done = ikv("plugins", "--json")
+    told = {each["name"]: each for each in json.loads(done.stdout)}
+    assert "noise" in done.stderr
+    assert told["leaving"]["problem"] == "importing it ends the program, with exit code 5"
+    assert (told["loud"]["state"], told["lmdb"]["state"]) == ("broken", "ready")
+
+
 def test_a_mistake_is_told_in_two_lines(ikv: Ikv) -> None:
     done = ikv("plugins", "--jsn", code=2)
     assert "--json" in done.stderr
