@@ -438,12 +438,16 @@ def _reserve_lock_file(directory: Path) -> None:
     """Give the lock file its space on the disk before LMDB maps it, sparse: where a disk is full, touching a page of it
     that has none kills the process (SIGBUS). Raises OSError.
 
-    Only before the environment is opened: to close the file afterwards would give this process's locks up.
+    Only before the environment is opened, and only where space is missing: to close the file gives up the locks that
+    this process has on it.
     """
-    file = os.open(directory / "lock.mdb", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    path = directory / "lock.mdb"
+    with suppress(FileNotFoundError):
+        status = path.stat()
+        if status.st_size >= _LOCK_BYTES and status.st_blocks * 512 >= _LOCK_BYTES:
+            return
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        status = os.fstat(file)
-        if status.st_size < _LOCK_BYTES or status.st_blocks * 512 < _LOCK_BYTES:
-            os.posix_fallocate(file, 0, _LOCK_BYTES)
+        os.posix_fallocate(file, 0, _LOCK_BYTES)
     finally:
         os.close(file)

@@ -61,7 +61,8 @@ def findings(
 
 def _wrong_in(storage: Storage, verify: Callable[[], list[str]], partitions: tuple[int, ...]) -> list[str]:
     try:
-        return [*_bookkeeping(storage, partitions), *verify()]
+        # The engine first: what is wrong below explains what is wrong above.
+        return verify() or _bookkeeping(storage, partitions)
     except (ReplicaDamagedError, StorageFullError):
         raise
     except StorageError as exc:  # it was opened: what then cannot be read is not what was written

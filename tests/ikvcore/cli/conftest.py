@@ -25,6 +25,8 @@ def _account(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is meant, unless a test says otherwise."""
     monkeypatch.setenv("IKV_ACCOUNT_ID", "demo")
     monkeypatch.setenv("IKV_ACCOUNT_PASSKEY", "secret")
+    # Accounts that this process makes: each start of the command looks at the passkey, slowly on purpose.
+    monkeypatch.setattr("ikvcore._passkeys._LOG_N", 1)
 
 
 @pytest.fixture

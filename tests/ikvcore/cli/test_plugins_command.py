@@ -21,7 +21,7 @@ def test_plugins_are_shown_for_people_and_for_programs(ikv: Ikv) -> None:
     assert (lmdb["state"], lmdb["problem"], lmdb["process_shared"]) == ("ready", None, True)
     assert (lmdb["api_version"], lmdb["max_key_bytes"], lmdb["volatile"]) == (1, 511, False)
     assert lmdb["options"] == [{"name": "durability", "type": "str", "required": False, "default": "power-loss"}]
-    assert told["transport", "local"]["capabilities"] == ["Provisioning"]
+    assert told["transport", "local"]["capabilities"] == ["Provisioning", "VerifyLog"]
     assert "volatile" not in told["transport", "local"]
 
 
