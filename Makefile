@@ -6,6 +6,7 @@
 #   make test ARGS="-k registry -x"    options for pytest
 #   make test PYTHON=python3.12        another Python than python3
 #   make demo                          real data into a store, and reads of it, measured
+#   make faults                        the tests of faults in their full form: an hour or more
 #   make reference                     write docs/reference/ again
 #   make proto                         compile the wire schema again
 #   make clean
@@ -25,7 +26,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY = .venv/hypothesis
 export PYTEST_ADDOPTS := $(PYTEST_ADDOPTS) -p no:cacheprovider -W "ignore:The database setting is not configured"
 endif
 
-.PHONY: test venv lint types pytest demo reference proto clean
+.PHONY: test venv lint types pytest demo faults reference proto clean
 
 test: lint types pytest
 
@@ -46,6 +47,9 @@ pytest: venv types
 
 demo: venv
 	$(PY) examples/flights/demo.py
+
+faults: venv
+	$(PY) -m ikvcore.testing.faults --full $(ARGS)
 
 reference: venv
 	$(PY) scripts/cli_reference.py

@@ -27,6 +27,6 @@ fi
 echo "making .venv (once; again when pyproject.toml or requirements-dev.txt change)"
 rm -f "$stamp"
 "$python" -m venv --clear .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 \
     --requirement requirements-dev.txt --editable '.[all,testing]'
 printf '%s\n' "$wanted" > "$stamp"

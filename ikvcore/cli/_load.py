@@ -157,6 +157,7 @@ class _Watch:
 
         self.report = LoadReport()
         self._interrupted = False
+        self._share = 0.0  # DuckDB's own goes back to zero at the end of a query
         self._bar = Progress(
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}%"),
@@ -174,7 +175,8 @@ class _Watch:
         self.report = report
         rate = report.rows / report.seconds if report.seconds else 0.0
         total = None if share is None else 1.0
-        self._bar.update(self._task, completed=share or 0.0, total=total, rows=report.rows, rate=rate)
+        self._share = max(self._share, share or 0.0)
+        self._bar.update(self._task, completed=self._share, total=total, rows=report.rows, rate=rate)
         if self._interrupted:
             raise KeyboardInterrupt
 

@@ -59,7 +59,7 @@ def _not_run(name: str, reason: str, seed: int) -> Row:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ikvcore.testing.faults", description=__doc__)
-    parser.add_argument("--full", action="store_true", help="each fault as often as docs/reliability.md shows it")
+    parser.add_argument("--full", action="store_true", help="each fault hundreds of times")
     parser.add_argument("--only", action="append", choices=list(CAMPAIGNS), help="this campaign; may be repeated")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--table", type=Path, help="a Markdown file whose table of faults is replaced")
