@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ikvcore._sealed_json import dump_sealed, load_sealed
 from ikvcore.client import IKVReader, IKVWriter
 from ikvcore.clientoptions import ClientOptionsBuilder
 from ikvcore.document import IKVDocument, IKVDocumentBuilder
@@ -538,7 +538,7 @@ def test_a_mount_of_another_store(used: Store, tmp_path: Path) -> None:
 
 def test_a_mount_of_another_backend(used: Store) -> None:
     manifest = used.directory / "mount" / "replica.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "backend": "rocksdb"}))
+    manifest.write_bytes(dump_sealed({**load_sealed(manifest.read_bytes()), "backend": "rocksdb"}))
     mount_refused(used, used.options(), MountMismatchError, "backend", "rocksdb", "lmdb")
 
 
@@ -548,7 +548,7 @@ def test_a_mount_of_other_history(used: Store) -> None:
 
 def test_a_mount_of_a_newer_format(used: Store) -> None:
     manifest = used.directory / "mount" / "replica.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 2}))
+    manifest.write_bytes(dump_sealed({**load_sealed(manifest.read_bytes()), "format": 2}))
     mount_refused(used, used.options(), FormatVersionError, "2", "Upgrade")
 
 

@@ -415,7 +415,10 @@ def test_a_stopped_ingester_is_replaced_and_follows_when_it_goes_on(store: Store
     others = [worker for worker in workers.values() if worker is not stopped]
     for worker in others:
         store.check(worker)  # waits out the silence
-    assert store.ingester() in {worker.pid for worker in others}
+    end = time.monotonic() + PATIENCE
+    while store.ingester() not in {worker.pid for worker in others}:  # told at its next heartbeat, if it was one before
+        assert time.monotonic() < end
+        time.sleep(0.05)
     store.put({"id": "c", "newer": 2})
     store.drop("new")
     for worker in others:
