@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Final, Literal, Self, TypeAlias
+from typing import Final, Literal, TypeAlias
 
+from ikvcore._closing import Closing
 from ikvcore._events import BadEvent, decode_event
 from ikvcore.errors import InvalidArgumentError, TransportError
 from ikvcore.fields import FieldType, Value, decode
@@ -60,7 +60,7 @@ class LogEvent:
     """Why the event is bad."""
 
 
-class EventStream(Iterator[LogEvent]):
+class EventStream(Closing, Iterator[LogEvent]):
     """Events of a log, in the log's order within each partition. Owns its transport.
 
     Iterated by one thread; a context manager that closes. `close` may be called from any thread.
@@ -92,14 +92,6 @@ class EventStream(Iterator[LogEvent]):
         if self._left is not None:
             self._left -= 1
         return event
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the iteration, also one that waits in another thread, and give up the log. Idempotent."""

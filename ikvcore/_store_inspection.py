@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
+from ikvcore._closing import Closing
 from ikvcore._damage import Damage
 from ikvcore._mount import Mount
 from ikvcore._opened import Opened
@@ -56,7 +56,7 @@ def open_log(options: ClientOptions) -> Transport:
     return log
 
 
-class StoreInspection:
+class StoreInspection(Closing):
     """A store that is looked at now and then. Keeps its log open in between, and its replica closed.
 
     A context manager that closes. Used by one thread.
@@ -68,14 +68,6 @@ class StoreInspection:
         self._log: Transport | None = None
         self._log_error: str | None = None
         self._reopen()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Give up the log. Idempotent."""

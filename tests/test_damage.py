@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
 import os
@@ -385,7 +384,7 @@ def test_a_rebuild_does_not_halt_before_what_was_passed_over(options: ClientOpti
     log.close()
     with create_new_writer(options) as writer:
         writer.upsert_fields_batch([IKVDocument.from_dict({"id": f"later {n}", "number": n}) for n in range(20)])
-    quarantining = dataclasses.replace(options, on_bad_event="quarantine")
+    quarantining = replace(options, on_bad_event="quarantine")
     with create_new_reader(quarantining) as reader:
         assert reader.count() == DOCUMENTS + 20
     Damage(generation="gen-1", reason="of this test").write(filled)

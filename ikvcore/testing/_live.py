@@ -6,9 +6,9 @@ import itertools
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from ikvcore._closing import Closing
 from ikvcore.admin import create_store, delete_store
 from ikvcore.client import IKVReader, IKVWriter
 from ikvcore.clientoptions import ClientOptions, ClientOptionsBuilder
@@ -27,7 +27,7 @@ PASSKEY = "test-passkey"
 _numbers = itertools.count(1)
 
 
-class LiveStore:
+class LiveStore(Closing):
     """One store on one backend and one transport. `writer` and `reader` are started where they are first used."""
 
     def __init__(
@@ -155,14 +155,6 @@ class LiveStore:
         return self.log.publish([Message(partition, b"", value, 1_700_000_000_000_000_000) for value in values])
 
     # -- life ----------------------------------------------------------------------------------
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def recreate(self) -> None:
         """Shut all clients down, and replace the store by an empty one of the same name; mounts stay."""

@@ -18,10 +18,10 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import ikvcore
+from ikvcore._closing import Closing
 from ikvcore.testing.faults.marks import Marks
 from ikvcore.testing.faults.target import ACCOUNT, PASSKEY, Pair, Target
 from ikvcore.testing.faults.workload import Workload
@@ -94,7 +94,7 @@ class Process:
         self.wait()
 
 
-class Zygote:
+class Zygote(Closing):
     """The client's side: a process that forks workers on request. Thread-safe. A context manager."""
 
     def __init__(self, pair: Pair, directory: Path) -> None:
@@ -145,14 +145,6 @@ class Zygote:
     def tail(self) -> str:
         """The last that workers said."""
         return self.said.read_text(errors="replace")[-2_000:]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Kill the workers that are left, by their ids, and end."""
