@@ -37,7 +37,7 @@ SEEDED = (
     Seeded("out_of_order", "work", "order", "a writer's event overtakes the one before it"),
     Seeded("position_in_a_second_commit", "killed_ingesters", "documents", "positions follow in a commit of their own"),
     Seeded("commit_in_two_halves", "killed_ingesters", "count", "a commit is two transactions of the engine"),
-    Seeded("compare_and_set_ignored", "two_ingesters", "documents", "a commit is made whatever its number"),
+    Seeded("compare_and_set_ignored", "two_ingesters", "noted", "a commit is made whatever its number"),
     Seeded("fence_climbed", "two_ingesters", "applied", "a fenced ingester takes the new number and commits"),
     Seeded("count_not_in_the_commit", "killed_ingesters", "count", "document counts follow in a commit of their own"),
     Seeded("digest_forgotten", "work", "verify", "a deleted record stays in its partition's digest"),

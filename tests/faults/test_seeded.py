@@ -25,6 +25,7 @@ from ikvcore.testing.faults.zygote import Process, Zygote
 
 FAULTS = Path(__file__).with_name("seeded.py")
 SEEDED = load_file(FAULTS).SEEDED
+LOCK_IGNORED = f"{FAULTS}:lock_ignored"
 PATIENCE = 30.0
 
 
@@ -60,7 +61,12 @@ def killed_ingesters(arena: Arena, fault: str | None) -> None:
 def two_ingesters(arena: Arena, fault: str | None) -> None:
     writer = arena.writer(pace=0.001)
     readers = [arena.reader(f"reader-{number}") for number in range(2)]
-    until(lambda: all(reader.marks.get("commits") > 5 or reader.ended for reader in readers), "both commit", PATIENCE)
+    try:
+        until(lambda: all(reader.marks.get("commits") > 5 or reader.ended for reader in readers), "both commit", 5.0)
+    except TimeoutError:
+        # A fault may halt one of them before it has come that far; what they have done is looked at all the same.
+        if fault == LOCK_IGNORED:
+            raise
     for _ in range(5):
         time.sleep(0.1)  # how long they are at each other
         arena.look()
