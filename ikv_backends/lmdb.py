@@ -17,7 +17,7 @@ from ikv_backends._lmdb_environment import CommitFailedError, LmdbEnvironment
 from ikv_backends._lmdb_table import close_environment, open_environment
 from ikvcore.errors import FencedError, InvalidOptionError, StorageError
 from ikvcore.hookspecs import hookimpl
-from ikvcore.models import API_VERSION, BackendContext, BackendInfo, Durability, Meta, WriteBatch
+from ikvcore.models import API_VERSION, BackendContext, BackendInfo, Durability, Meta, Sharing, WriteBatch
 
 __all__ = ["LmdbOptions", "LmdbStorage"]
 
@@ -129,7 +129,7 @@ def ikv_backend_info() -> BackendInfo:
         summary="LMDB: the default; fastest single reads, shared by the processes of a host",
         options=LmdbOptions,
         durability=Durability.POWER_LOSS,
-        process_shared=True,
+        sharing=Sharing.SHARED,
         max_key_bytes=_MAX_KEY_BYTES,
         max_value_bytes=_MAX_VALUE_BYTES,
         capabilities=frozenset({"Verify"}),

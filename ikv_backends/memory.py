@@ -19,7 +19,7 @@ from sortedcontainers import SortedDict
 from ikvcore.errors import FencedError, ForkedError, StorageError
 from ikvcore.forks import after_fork_in_child
 from ikvcore.hookspecs import hookimpl
-from ikvcore.models import API_VERSION, BackendContext, BackendInfo, Durability, Meta, WriteBatch
+from ikvcore.models import API_VERSION, BackendContext, BackendInfo, Durability, Meta, Sharing, WriteBatch
 
 __all__ = ["MemoryOptions", "MemoryStorage"]
 
@@ -170,7 +170,7 @@ def ikv_backend_info() -> BackendInfo:
         summary="an ordered map in this process; gone with it",
         options=MemoryOptions,
         durability=Durability.NONE,
-        process_shared=False,
+        sharing=Sharing.ONE_PROCESS,
         volatile=True,
     )
 

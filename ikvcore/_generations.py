@@ -111,6 +111,13 @@ class Generations:
         directory = self._mount.make_next_generation()
         return directory, self._open(directory)
 
+    def reopen(self) -> None:
+        """Open the current generation again, since this process may do more with it now: what was read stays readable
+        meanwhile. Raises StorageError; then nothing has changed."""
+        assert self._mount is not None
+        if self.damage is None:  # else it is not opened at all, and another takes its place
+            self._enter(self._mount.generation())
+
     def change_over(self, directory: Path, storage: Storage) -> None:
         """Make a generation that was built the current one, for all processes, also after a power loss."""
         assert self._mount is not None

@@ -17,7 +17,7 @@ from ikvcore._record import CRC_RESIDUE, FULL_KEY, GENERAL, HEADER, Plan, genera
 from ikvcore._schema import VERSION_KEY, PartitionState, SchemaTables, SchemaView, Version, seal, unseal
 from ikvcore.errors import IKVError, ReplicaDamagedError, StorageError
 from ikvcore.models import Cursor, Meta, Mutation, Page, Projection, Row, WriteBatch
-from ikvcore.protocols import OrderedKeyValue, Snapshot, Verify
+from ikvcore.protocols import Follower, OrderedKeyValue, Snapshot, Verify
 
 __all__ = ["KeyValueStorage"]
 
@@ -31,7 +31,7 @@ _MALFORMED: Final = (struct.error, IndexError, KeyError, UnicodeDecodeError, Val
 
 
 class KeyValueStorage:
-    """Implements protocols.Storage, Reclaim and Verify. Thread-safe as its engine is.
+    """Implements protocols.Storage, Reclaim, Verify and Follower. Thread-safe as its engine is.
 
     `max_key_bytes` is the engine's limit; None where it takes keys of any length that documents can have.
     """
@@ -161,6 +161,11 @@ class KeyValueStorage:
         self._commit(work.batch, meta, expect)
         self._reclaimer.done(work)
         return True
+
+    def catch_up(self) -> None:
+        """See Follower; nothing where the engine needs none."""
+        if isinstance(self._engine, Follower):
+            self._engine.catch_up()
 
     def close(self) -> None:
         """See Storage."""

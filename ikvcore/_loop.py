@@ -24,8 +24,16 @@ from ikvcore._mount import Mount, MountLock
 from ikvcore._opened import Opened
 from ikvcore._rebuild import Rebuild
 from ikvcore._status import SILENCE, Status, boot_id
-from ikvcore.errors import FencedError, IKVError, LogDivergedError, LogTrimmedError, ReplicaDamagedError
-from ikvcore.models import Position
+from ikvcore._storage import catch_up
+from ikvcore.errors import (
+    FencedError,
+    IKVError,
+    LogDivergedError,
+    LogTrimmedError,
+    ReplicaDamagedError,
+    StorageError,
+)
+from ikvcore.models import Position, Sharing
 from ikvcore.protocols import Storage, Transport
 
 __all__ = ["ReplicaLoop", "Role"]
@@ -51,8 +59,8 @@ class ReplicaLoop:
     """Keeps a replica fresh as long as this worker is the one to do it, and says on the mount how it goes.
 
     `make_ingester` makes what applies the log to a storage. `mount` and `lock` are None where nobody else can have the
-    replica; then this worker always ingests. `quarantine`: its ingesters pass bad events over. `on_change` is called
-    when another storage is to be read, or none.
+    replica; then this worker always ingests. `sharing` says what a worker without the lock may do. `quarantine`: its
+    ingesters pass bad events over. `on_change` is called when another storage is to be read, or none.
     """
 
     def __init__(
@@ -64,6 +72,7 @@ class ReplicaLoop:
         partitions: Sequence[int],
         mount: Mount | None = None,
         lock: MountLock | None = None,
+        sharing: Sharing = Sharing.SHARED,
         quarantine: bool = False,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
@@ -73,6 +82,8 @@ class ReplicaLoop:
         self._partitions = partitions
         self._mount = mount
         self._lock = lock
+        self._one_writer = sharing is Sharing.FOLLOWERS
+        self._may_write = lock is None or lock.held  # else the storage was opened to follow, where one process writes
         self._quarantine = quarantine
         self._on_change = on_change
         self._ingester: Ingester | None = None
@@ -93,6 +104,8 @@ class ReplicaLoop:
         self.role = Role.UNDECIDED
         self.failure: IKVError | None = None
         """What stops the ingest of every partition at the moment; cleared when a later try succeeds."""
+        self.silence: StorageError | None = None
+        """That the process that ingests is silent, where nobody can do its work while it lives."""
         self._last_error: str | None = None
 
     @property
@@ -136,6 +149,7 @@ class ReplicaLoop:
             self._work(self._ingest if self._generations.damage is None else self._rebuild_damaged)
         else:
             self._set_role(Role.FOLLOWING)
+            self._catch_up()
             self._stopped.wait(TICK)
 
     def stalled(self) -> float:
@@ -158,9 +172,28 @@ class ReplicaLoop:
             return True
         if self._lock.try_acquire():
             self._found_locked, self._marked = 0.0, False  # who had it may have said that the files are closed
+            self.silence = None
             return True
         self._found_locked = self._found_locked or time.monotonic()
-        return self._holder_is_silent(self._mount)
+        silent = self._holder_is_silent(self._mount)
+        if self._one_writer:
+            self._note_silence(self._mount if silent else None)
+            return False
+        return silent
+
+    def _note_silence(self, mount: Mount | None) -> None:
+        """The engine lets nobody else write while the silent process lives: say so, since waiting may be in vain."""
+        if mount is None:
+            self.silence = None
+        elif self.silence is None:
+            status = Status.read(mount.path)
+            holder = f"process {status.pid}" if status else "the process that holds it"
+            self.silence = StorageError(
+                f"{holder}, which ingests into {mount.path}, has not been heard of for {SILENCE:.0f} s, and this "
+                "backend lets no other process write while that one lives: look what it does, or end it"
+            )
+            _log.error("%s", self.silence)
+            self._notify()
 
     def _holder_is_silent(self, mount: Mount) -> bool:
         """Whether the lock is held, but whoever holds it has not been heard of for long.
@@ -199,7 +232,26 @@ class ReplicaLoop:
         if rebuild is not None:
             rebuild.abandon()
 
+    def _catch_up(self) -> None:
+        current = self._generations.current
+        if current.storage is None or current.damage is not None:
+            return
+        try:
+            catch_up(current.storage)
+        except StorageError as exc:  # the next tick tries again, and a reader that waits says so
+            _log.warning("the replica could not catch up: %s", exc)
+
+    def _begin_writing(self) -> None:
+        """Open the storage to write, where it was opened to follow the process whose place this one takes."""
+        if self._one_writer and not self._may_write:
+            self._generations.reopen()
+            self._changed_over()
+        self._may_write = True
+
     def _ingest(self) -> bool:
+        self._begin_writing()
+        if self._generations.damage is not None:
+            return False
         self._mark_opened()
         storage = self._generations.current.storage
         try:
@@ -232,7 +284,7 @@ class ReplicaLoop:
             return False
         if done:
             # Its ingester goes on as ours.
-            self._ingester, self._rebuild = self._rebuild.ingester, None
+            self._ingester, self._rebuild, self._may_write = self._rebuild.ingester, None, True
             self._on_change()
         return True
 
@@ -251,7 +303,7 @@ class ReplicaLoop:
             _log.info("another worker ingests now: %s", exc)
             self._failures, self.failure = 0, None  # what failed here is now the other worker's to find out
             self._forget()
-            if self._lock is not None:
+            if self._lock is not None and not self._one_writer:
                 self._lock.release()
                 # The other one was heard of by its commit: should it fall silent now, its silence began here.
                 self._found_locked = time.monotonic()

@@ -34,7 +34,7 @@ from ikvcore.errors import (
     RequirementError,
     near_miss,
 )
-from ikvcore.models import API_VERSION, BackendInfo, Durability, TransportInfo
+from ikvcore.models import API_VERSION, BackendInfo, Durability, Sharing, TransportInfo
 
 if TYPE_CHECKING:
     import pluggy
@@ -320,7 +320,7 @@ def _check_capabilities(plugins: Sequence[LoadedPlugin[Any]], wanted: frozenset[
 def _lacking(info: Info, bounds: Mapping[str, Any]) -> list[str]:
     lacking = []
     for name, bound in bounds.items():
-        wanted = Durability.parse(bound) if name == "durability" else bound
+        wanted = _LEVELS[name].parse(bound) if name in _LEVELS else bound
         actual = getattr(info, name, None)  # None: without limit, or no concern of this kind of plugin
         if actual is not None and actual < wanted:
             lacking.append(name if bound is True else f"{name}={bound}")
@@ -345,4 +345,7 @@ def _with_options(info: Info, options: object) -> Info:
     return dataclasses.replace(info, durability=chosen) if isinstance(chosen, Durability) else info
 
 
-_FLAGS: Final = frozenset(field.name for field in dataclasses.fields(BackendInfo) if field.type == "bool")
+_LEVELS: Final[Mapping[str, type[Durability | Sharing]]] = {"durability": Durability, "sharing": Sharing}
+_FLAGS: Final = frozenset(
+    field.name for info in (BackendInfo, TransportInfo) for field in dataclasses.fields(info) if field.type == "bool"
+)

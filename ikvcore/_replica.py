@@ -22,7 +22,7 @@ from ikvcore._mount import Manifest, Mount, MountLock
 from ikvcore._opened import Opened
 from ikvcore._progress import PartitionProgress, read_progress
 from ikvcore._status import Status
-from ikvcore._storage import as_storage
+from ikvcore._storage import as_storage, catch_up
 from ikvcore.errors import (
     ForkedError,
     IKVError,
@@ -35,7 +35,7 @@ from ikvcore.errors import (
     StorageError,
 )
 from ikvcore.forks import after_fork_in_child
-from ikvcore.models import BackendContext, BackendInfo, Position, StoreDescription
+from ikvcore.models import BackendContext, BackendInfo, Position, Sharing, StoreDescription
 from ikvcore.protocols import OrderedKeyValue, Storage, Transport
 
 __all__ = ["Listener", "Replica", "ReplicaPlan", "manifest_of"]
@@ -45,6 +45,8 @@ _log = logging.getLogger(__name__)
 _FOLLOWER_POLL: Final = 0.002
 _FOLLOWER_SLOW_POLL: Final = 0.02
 _NOTIFIED_POLL: Final = 0.2
+_MAKING_SECONDS: Final = 10.0
+_LOOK_AGAIN: Final = 0.02
 _JOIN_SECONDS: Final = 30.0
 _REPORT_SECONDS: Final = 2.0
 
@@ -106,7 +108,7 @@ class Replica:
         try:
             self._hold_alone()
             self._check_suspect()
-            self._generations = Generations(self._mount, self._open_storage)
+            self._generations = self._open_generations()
             self.loop = ReplicaLoop(
                 self._generations,
                 transport,
@@ -114,6 +116,7 @@ class Replica:
                 partitions=plan.partitions,
                 mount=self._mount,
                 lock=self._lock if plan.backend.process_shared else None,
+                sharing=plan.backend.sharing,
                 quarantine=plan.on_bad_event == "quarantine",
                 on_change=self._tell_listeners,
             )
@@ -133,12 +136,34 @@ class Replica:
         return Mount.open(self.plan.mount, manifest_of(self.plan, self.store))
 
     def _hold_alone(self) -> None:
-        """Take the mount for this process, where its backend cannot be shared."""
-        if self._mount is None or self._lock is None or self.plan.backend.process_shared:
+        """Take the mount for this process, where its engine lets one process write: raise where nobody can follow."""
+        if self._mount is None or self._lock is None or self.plan.backend.sharing is Sharing.SHARED:
             return
-        if not self._lock.try_acquire():
+        if not self._lock.try_acquire() and not self.plan.backend.process_shared:
             status = Status.read(self._mount.path)
             raise MountBusyError(self._mount.path, self.plan.backend.name, status.pid if status else None)
+
+    def _open_generations(self) -> Generations:
+        """The mount's storage, as far as this process may have it.
+
+        Whoever is to follow has to wait until there is something to follow: another process makes it at this moment, or
+        dies of it.
+        """
+        deadline = time.monotonic() + _MAKING_SECONDS
+        while True:
+            try:
+                return Generations(self._mount, self._open_storage)
+            except StorageError:
+                if not self._follows or time.monotonic() > deadline:
+                    raise
+            time.sleep(_LOOK_AGAIN)
+            self._hold_alone()
+
+    @property
+    def _follows(self) -> bool:
+        """Whether another process may write the files, and this one may not."""
+        alone = self._lock is None or self._lock.held
+        return self.plan.backend.sharing is Sharing.FOLLOWERS and not alone
 
     def _check_suspect(self) -> None:
         """Verify files that may have lost writes when the machine went down; once, whichever process comes first."""
@@ -177,8 +202,8 @@ class Replica:
             return []
 
     def _open_storage(self, directory: Path | None) -> Storage:
-        opened = self.plan.open_storage(BackendContext(directory=directory, options=self.plan.backend_options))
-        return as_storage(opened, self.plan.backend)
+        context = BackendContext(directory=directory, options=self.plan.backend_options, follow=self._follows)
+        return as_storage(self.plan.open_storage(context), self.plan.backend)
 
     def _make_ingester(self, storage: Storage) -> Ingester:
         return Ingester(
@@ -277,6 +302,7 @@ class Replica:
         """Committed progress by partition, of one state; absent where nothing was applied yet."""
         storage = self.storage
         try:
+            catch_up(storage)
             return read_progress(storage, self.partitions).partitions
         except ReplicaDamagedError as exc:
             self.found_damaged(storage, exc)
@@ -302,7 +328,7 @@ class Replica:
             return Outlook(loop.halts, loop.failure, loop.last_error)
         status = Status.read(self._mount.path)
         if status is None or not status.fresh():
-            return Outlook(last_error=loop.last_error)
+            return Outlook(failure=loop.silence, last_error=loop.last_error)
         failure = None
         if status.failure is not None:
             name, message = status.failure

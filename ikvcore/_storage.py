@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ikvcore._kvstorage import KeyValueStorage
 from ikvcore.models import BackendInfo
-from ikvcore.protocols import OrderedKeyValue, Storage
+from ikvcore.protocols import Follower, OrderedKeyValue, Storage
 
-__all__ = ["as_storage"]
+__all__ = ["as_storage", "catch_up"]
 
 
 def as_storage(opened: OrderedKeyValue | Storage, backend: BackendInfo) -> Storage:
@@ -14,3 +14,9 @@ def as_storage(opened: OrderedKeyValue | Storage, backend: BackendInfo) -> Stora
     if isinstance(opened, OrderedKeyValue):
         return KeyValueStorage(opened, max_key_bytes=backend.max_key_bytes)
     return opened
+
+
+def catch_up(storage: Storage) -> None:
+    """Have later reads show what other processes committed until now, where that does not happen by itself."""
+    if isinstance(storage, Follower):
+        storage.catch_up()

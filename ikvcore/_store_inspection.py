@@ -12,6 +12,7 @@ from ikvcore._damage import Damage
 from ikvcore._mount import Mount
 from ikvcore._opened import Opened
 from ikvcore._progress import PartitionProgress, read_progress
+from ikvcore._storage import catch_up
 from ikvcore._store_report import (
     IngesterReport,
     LogReport,
@@ -159,6 +160,7 @@ def _settled(
     """Ingester and positions, once all that the log report speaks of is visible, or when waiting is vain or over."""
     held, end = mount.manifest.partitions, time.monotonic() + patience
     while True:
+        catch_up(storage)
         # In this order: what the ingester says was true before the positions were read.
         ingester = IngesterReport.of(mount.path)
         progress = read_progress(storage, held).partitions

@@ -16,7 +16,7 @@ from ikvcore._status import Status
 from ikvcore._storage import as_storage
 from ikvcore.clientoptions import ClientOptions
 from ikvcore.errors import MissingOptionError, MountBusyError, MountError, MountMismatchError
-from ikvcore.models import BackendContext
+from ikvcore.models import BackendContext, Sharing
 from ikvcore.protocols import Storage
 
 __all__ = ["backend_name", "existing_mount", "is_blank", "opened_storage", "visited_mount"]
@@ -66,17 +66,28 @@ def backend_name(mount: Mount, options: ClientOptions) -> str:
 
 @contextmanager
 def opened_storage(
-    path: Path, generation: Path, backend: str, options: Mapping[str, Any], *, alone: bool = False
+    path: Path,
+    generation: Path,
+    backend: str,
+    options: Mapping[str, Any],
+    *,
+    alone: bool = False,
+    writes: bool = False,
 ) -> Iterator[Storage]:
     """The storage in a mount's generation. `alone`: somebody holds the mount for us, where it cannot be shared.
+    `writes`: the visitor changes it.
 
     Raises MountBusyError where it is open elsewhere and not shared, StorageError, PluginError, OptionsError.
     """
     plugin = load_backend(backend)
+    sharing = plugin.info.sharing
+    follow = sharing is Sharing.FOLLOWERS and not writes  # beside whoever writes, or nobody
     context = BackendContext(
-        directory=generation, options=build_options(f"backend {backend!r}", plugin.info.options, options)
+        directory=generation,
+        options=build_options(f"backend {backend!r}", plugin.info.options, options),
+        follow=follow,
     )
-    with _alone(path, backend, shared=plugin.info.process_shared or alone):
+    with _alone(path, backend, shared=sharing is Sharing.SHARED or follow or alone):
         storage = as_storage(plugin.hook.ikv_open_backend(context=context), plugin.info)
         try:
             yield storage

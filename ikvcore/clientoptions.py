@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ikvcore.errors import InvalidOptionError, MissingOptionError, UnknownOptionError, near_miss
-from ikvcore.models import Durability, Secret
+from ikvcore.models import Durability, Secret, Sharing
 
 __all__ = ["ClientOptions", "ClientOptionsBuilder", "Requirements", "require_reader", "require_writer"]
 
@@ -28,7 +28,7 @@ _HISTORIES: Final = ("complete", "partial")
 _MAX_PARTITION: Final = 0xFFFF
 _SECRET_WORDS: Final = ("password", "secret", "passkey", "token", "key")
 _SIZE_LEVELS: Final = ("max_key_bytes", "max_value_bytes")
-_LEVELS: Final = ("durability", "process_shared", *_SIZE_LEVELS)
+_LEVELS: Final = ("durability", "sharing", "process_shared", *_SIZE_LEVELS)
 _UNSHOWN: Final = Secret("")  # stands in messages for the passkey
 
 
@@ -78,7 +78,8 @@ class PluginOptions(FrozenMapping):
 class Requirements:
     """What an application needs of its plugins; opening a client fails where they lack it.
 
-    Levels are lower bounds: `durability` ("none", "process-crash", "power-loss"), `process_shared` (bool),
+    Levels are lower bounds: `durability` ("none", "process-crash", "power-loss"), `sharing` of the backend
+    ("one-process", "followers", "shared"), `process_shared` (bool: clients in several processes at once),
     `max_key_bytes` and `max_value_bytes` (int).
     """
 
@@ -382,6 +383,8 @@ def _entries(option: str, value: object) -> Mapping[str, Any]:
 def _level_bound(name: str, value: object) -> object:
     if name == "durability":
         return (value if isinstance(value, Durability) else Durability.parse(str(value))).word
+    if name == "sharing":
+        return (value if isinstance(value, Sharing) else Sharing.parse(str(value))).word
     if name == "process_shared":
         if not isinstance(value, bool):
             raise InvalidOptionError("requires process_shared", value, "it is True or False")

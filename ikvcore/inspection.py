@@ -119,17 +119,18 @@ def drop_quarantined_events(client_options: ClientOptions, sequences: Iterable[i
 
     Also beside a process that ingests: it finds that another one committed, and goes on after about a second. What
     counts bad events counts on: those were passed over, whether they are kept or not. Raises InvalidArgumentError for a
-    number that the quarantine does not hold, MountError and its kin, StorageError.
+    number that the quarantine does not hold, MountError and its kin (MountBusyError where a process has it open whose
+    backend lets one process write), StorageError.
     """
     chosen = None if sequences is None else as_list(sequences, "sequence numbers")
     mount = visited_mount(client_options)
     if is_blank(mount):
         return 0
-    with _opened(mount, client_options) as storage:
+    with _opened(mount, client_options, writes=True) as storage:
         return drop_events(storage, chosen)
 
 
-def _opened(mount: Mount, client_options: ClientOptions) -> AbstractContextManager[Storage]:
+def _opened(mount: Mount, client_options: ClientOptions, *, writes: bool = False) -> AbstractContextManager[Storage]:
     directory = mount.generation()
     damage = Damage.read(mount.path, directory.name)
     if damage is not None:
@@ -138,4 +139,5 @@ def _opened(mount: Mount, client_options: ClientOptions) -> AbstractContextManag
         raise MountError(
             mount.path, "it was not closed before the machine went down; `ikv verify`, or its next reader, checks it"
         )
-    return opened_storage(mount.path, directory, backend_name(mount, client_options), client_options.backend_options)
+    backend, options = backend_name(mount, client_options), client_options.backend_options
+    return opened_storage(mount.path, directory, backend, options, writes=writes)

@@ -36,6 +36,7 @@ __all__ = [
     "Projection",
     "Row",
     "Secret",
+    "Sharing",
     "Start",
     "StoreDescription",
     "TransportContext",
@@ -78,6 +79,29 @@ class Durability(enum.IntEnum):
             if level.word == word:
                 return level
         raise InvalidOptionError("durability", word, f"use one of {', '.join(level.word for level in cls)}")
+
+
+class Sharing(enum.IntEnum):
+    """Which processes may have one generation directory open at once. Levels are lower bounds."""
+
+    ONE_PROCESS = 0
+    FOLLOWERS = 1
+    """One process writes; others read beside it, and see what it wrote once they have caught up: see Follower."""
+    SHARED = 2
+    """All may read and write, and see each commit at once."""
+
+    @property
+    def word(self) -> str:
+        """The name used in options and docs: one-process, followers, shared."""
+        return self.name.lower().replace("_", "-")
+
+    @classmethod
+    def parse(cls, word: str) -> Sharing:
+        """The level of a word; InvalidOptionError lists the words."""
+        for level in cls:
+            if level.word == word:
+                return level
+        raise InvalidOptionError("sharing", word, f"use one of {', '.join(level.word for level in cls)}")
 
 
 class Secret:
@@ -334,8 +358,8 @@ class BackendInfo:
     """A frozen keyword-only dataclass; its constructor raises InvalidOptionError for bad values."""
     durability: Durability
     """The level with default options."""
-    process_shared: bool
-    """Several processes may open one generation directory at once."""
+    sharing: Sharing
+    """Which processes may open one generation directory at once."""
     volatile: bool = False
     """Nothing outlives the instance: no mount is needed, none is made."""
     capabilities: frozenset[str] = frozenset()
@@ -343,6 +367,11 @@ class BackendInfo:
     max_key_bytes: int | None = None
     """For OrderedKeyValue backends: the engine's limit, None for none below 65,540."""
     max_value_bytes: int | None = None
+
+    @property
+    def process_shared(self) -> bool:
+        """Whether clients in several processes may use one mount at once."""
+        return self.sharing >= Sharing.FOLLOWERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -367,6 +396,8 @@ class BackendContext:
     """An existing directory that is this storage's alone; None for a volatile backend."""
     options: Any
     """An instance of the info's `options`."""
+    follow: bool = False
+    """Open it beside the process that writes, only to read; asked of backends whose sharing is FOLLOWERS alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ikvcore.tokens import Token
 
 __all__ = [
+    "Follower",
     "OrderedKeyValue",
     "Provisioning",
     "Reclaim",
@@ -162,6 +163,23 @@ class Verify(Protocol):
 
     def verify(self) -> list[str]:
         """Read everything; one sentence for each thing that is wrong, none where all is well."""
+
+
+@runtime_checkable
+class Follower(Protocol):
+    """Capability of an OrderedKeyValue or Storage whose engine lets one process write (Sharing.FOLLOWERS).
+
+    The process that holds the mount opens it to write. Others open it with `follow`, in the same process perhaps beside
+    one that is about to be closed, and read: what they see moves only when it is told to. A follower's commit raises
+    StorageError. Opening one where nothing was made yet does too, and makes nothing.
+    """
+
+    def catch_up(self) -> None:
+        """Have later snapshots show all that was committed before this call; nothing in an instance that writes.
+
+        Snapshots that are open keep their state: it may wait for them to end. Cheap where there is nothing new.
+        Raises StorageError; what was seen before stays readable.
+        """
 
 
 # -- the log -----------------------------------------------------------------------------------

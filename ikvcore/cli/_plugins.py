@@ -15,10 +15,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ikvcore.inspection import OptionReport, PluginReport
+    from ikvcore.models import BackendInfo, TransportInfo
 
 __all__ = ["app"]
 
 app = typer.Typer()
+
+_SHARING = {
+    "one-process": "for one process",
+    "followers": "one process writes, others follow",
+    "shared": "shared by processes",
+}
 
 
 @app.command(rich_help_panel="Installation", epilog="Example: ikv plugins --json")
@@ -49,12 +56,19 @@ def _to_json(report: PluginReport) -> dict[str, Any]:
             "api_version": report.info.api_version,
             "durability": report.info.durability.word,
             "process_shared": report.info.process_shared,
+            "sharing": _sharing(report.info),
             "capabilities": sorted(report.info.capabilities),
             "options": [_option_to_json(option) for option in report.options],
         }
         limits = ("volatile", "max_key_bytes", "max_value_bytes")  # a transport has none of them
         data |= {name: getattr(report.info, name) for name in limits if hasattr(report.info, name)}
     return data
+
+
+def _sharing(info: BackendInfo | TransportInfo) -> str:
+    """A backend's word; a transport's clients are all equal."""
+    word: str = info.sharing.word if hasattr(info, "sharing") else ("shared" if info.process_shared else "one-process")
+    return word
 
 
 def _option_to_json(option: OptionReport) -> dict[str, Any]:
@@ -89,8 +103,7 @@ def _lines(report: PluginReport) -> Iterator[str]:
         yield visible(f"{report.state}: {report.problem}")
         return
     yield visible(info.summary)
-    shared = "shared by processes" if info.process_shared else "for one process"
-    yield f"API {info.api_version}; durability {info.durability.word}; {shared}"
+    yield f"API {info.api_version}; durability {info.durability.word}; {_SHARING[_sharing(info)]}"
     if info.capabilities:
         yield f"capabilities: {visible(', '.join(sorted(info.capabilities)))}"
     for option in report.options:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ikvcore.errors import FencedError, ForkedError
-from ikvcore.models import Durability
+from ikvcore.models import Durability, Sharing
 from ikvcore.protocols import OrderedKeyValue
 from ikvcore.testing._keyvalue_base import KeyValueBase, commit, pairs, value
 from ikvcore.testing._parallel import in_fork, run_threads, spawned, started
@@ -74,10 +74,10 @@ class KeyValueConcurrency(KeyValueBase):
             assert started(lambda: value(engine, b"k")).finish() == b"%d" % i
 
     def test_two_processes(self, directory: Path) -> None:
-        """Where the backend is process-shared, two processes compare-and-set one counter and lose no update, and each
+        """Where the backend is shared, two processes compare-and-set one counter and lose no update, and each
         sees the other's commits at once."""
-        if not self.info.process_shared:
-            pytest.skip("not declared process-shared")
+        if self.info.sharing is not Sharing.SHARED:
+            pytest.skip("not declared shared")
         engine = self.open_engine(directory)
         try:
             commit(engine, {b"counter": b"0", b"parent": b"here"})

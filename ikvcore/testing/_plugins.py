@@ -15,7 +15,7 @@ __all__ = ["open_backend", "open_provisioning", "open_transport"]
 Options = Mapping[str, Any]
 
 
-def open_backend(name: str, directory: Path, options: Options) -> OrderedKeyValue | Storage:
+def open_backend(name: str, directory: Path, options: Options, *, follow: bool = False) -> OrderedKeyValue | Storage:
     """Open the backend `name` in `directory`, which is made; a volatile one gets none."""
     plugin = load_backend(name)
     if not plugin.info.volatile:
@@ -23,6 +23,7 @@ def open_backend(name: str, directory: Path, options: Options) -> OrderedKeyValu
     context = BackendContext(
         directory=None if plugin.info.volatile else directory,
         options=build_options(f"backend {name!r}", plugin.info.options, options),
+        follow=follow,
     )
     opened: OrderedKeyValue | Storage = plugin.hook.ikv_open_backend(context=context)
     return opened

@@ -9,8 +9,8 @@ import pytest
 from ikvcore import protocols
 from ikvcore._kvstorage import KeyValueStorage
 from ikvcore.errors import FencedError, StorageError
-from ikvcore.models import Durability, Mutation, Projection, storage_key
-from ikvcore.protocols import Reclaim, Storage, Verify
+from ikvcore.models import Durability, Mutation, Projection, Sharing, storage_key
+from ikvcore.protocols import Follower, Reclaim, Storage, Verify
 from ikvcore.testing._storage_base import (
     ALL,
     KEY_FIELD,
@@ -39,12 +39,18 @@ class StorageLives(StorageBase):
         storage = self.open_storage(directory)
         own = storage._engine if isinstance(storage, KeyValueStorage) else storage
         try:
-            for capability in (Reclaim, Verify, *(getattr(protocols, name) for name in self.info.capabilities)):
+            for capability in (
+                Reclaim,
+                Verify,
+                Follower,
+                *(getattr(protocols, name) for name in self.info.capabilities),
+            ):
                 assert isinstance(own, capability) == (capability.__name__ in self.info.capabilities), capability
         finally:
             storage.close()
+        assert ("Follower" in self.info.capabilities) == (self.info.sharing is Sharing.FOLLOWERS)
         if self.info.volatile:
-            assert (self.info.durability, self.info.process_shared) == (Durability.NONE, False)
+            assert (self.info.durability, self.info.sharing) == (Durability.NONE, Sharing.ONE_PROCESS)
 
     def test_close(self, directory: Path) -> None:
         """close is idempotent, and calls after it raise StorageError."""
@@ -84,10 +90,10 @@ class StorageLives(StorageBase):
             storage.close()
 
     def test_two_instances(self, directory: Path) -> None:
-        """Where the backend is process-shared, a second instance sees new fields, shapes, types, drops and clears of
+        """Where the backend is shared, a second instance sees new fields, shapes, types, drops and clears of
         the first at once, and may write in turn."""
-        if not self.info.process_shared:
-            pytest.skip("not declared process-shared")
+        if self.info.sharing is not Sharing.SHARED:
+            pytest.skip("not declared shared")
         first, second = self.open_storage(directory), self.open_storage(directory)
         try:
             projection = Projection(["x", "y", "late"])
@@ -116,8 +122,8 @@ class StorageLives(StorageBase):
     def test_two_ingesters(self, directory: Path) -> None:
         """C5: of two instances that plan on one state, one is fenced; when it tries again, its new fields get ids that
         the other's did not take."""
-        if not self.info.process_shared:
-            pytest.skip("not declared process-shared")
+        if self.info.sharing is not Sharing.SHARED:
+            pytest.skip("not declared shared")
         first, second = self.open_storage(directory), self.open_storage(directory)
         try:
             Ingester(first).apply(upsert(b"a", x=1))

@@ -44,6 +44,7 @@ import dataclasses, os, signal
 from ikv_backends import lmdb
 from ikvcore._kvstorage import KeyValueStorage
 from ikvcore.hookspecs import hookimpl
+from ikvcore.models import Sharing
 
 class Mute:
     def __init__(self, storage):
@@ -55,20 +56,20 @@ class Fragile(KeyValueStorage):
         os.kill(os.getpid(), signal.SIGBUS)
 
 class Plugin:
-    def __init__(self, name, wrap, shared):
-        self.name, self.wrap, self.shared = name, wrap, shared
+    def __init__(self, name, wrap, sharing):
+        self.name, self.wrap, self.sharing = name, wrap, sharing
 
     @hookimpl
     def ikv_backend_info(self):
-        return dataclasses.replace(lmdb.ikv_backend_info(), name=self.name, process_shared=self.shared)
+        return dataclasses.replace(lmdb.ikv_backend_info(), name=self.name, sharing=self.sharing)
 
     @hookimpl
     def ikv_open_backend(self, context):
         return self.wrap(lmdb.ikv_open_backend(context))
 
-solo = Plugin("solo", lambda engine: engine, False)
-mute = Plugin("mute", lambda engine: Mute(KeyValueStorage(engine, max_key_bytes=511)), True)
-fragile = Plugin("fragile", lambda engine: Fragile(engine, max_key_bytes=511), True)
+solo = Plugin("solo", lambda engine: engine, Sharing.ONE_PROCESS)
+mute = Plugin("mute", lambda engine: Mute(KeyValueStorage(engine, max_key_bytes=511)), Sharing.SHARED)
+fragile = Plugin("fragile", lambda engine: Fragile(engine, max_key_bytes=511), Sharing.SHARED)
 '''
 
 

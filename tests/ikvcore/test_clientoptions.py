@@ -191,6 +191,7 @@ def test_names_are_str_and_not_empty(name: str, value: Any, reason: str) -> None
         (lambda: builder().with_partitions(1), r"partitions cannot be 1: .*\(0,\)"),  # type: ignore[arg-type]
         (lambda: builder().requires(durability="powerloss"), "durability.*power-loss"),
         (lambda: builder().requires(process_shared=1), "process_shared"),
+        (lambda: builder().requires(sharing="some"), "one-process, followers, shared"),
         (lambda: builder().requires(max_key_bytes=-1), "max_key_bytes"),
         (lambda: builder().requires(""), "requires.*empty"),
     ],

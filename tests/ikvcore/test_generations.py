@@ -137,3 +137,12 @@ def test_a_file_that_cannot_be_opened_is_no_damage(mount: Mount, name: str, read
     (mount.path / name).mkdir()  # no process, not even root's, can read it
     with pytest.raises(MountError, match=name):
         read(mount.path)
+
+
+def test_a_storage_that_is_opened_again_leaves_the_old_one_open_for_reads_that_had_begun(generations: Any) -> None:
+    before = generations.storage
+    generations.reopen()
+    assert generations.storage is not before
+    assert not before.closed
+    generations.close()
+    assert before.closed

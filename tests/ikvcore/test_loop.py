@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from ikvcore import _loop
 from ikvcore._loop import ReplicaLoop
+from ikvcore._mount import Mount
 from ikvcore._status import Status
-from ikvcore.errors import FencedError
+from ikvcore.errors import FencedError, StorageError
+from ikvcore.models import Sharing
 
 
 class Lock:
@@ -57,3 +59,73 @@ def test_after_a_fence_the_silence_of_the_other_counts_from_its_commit(
     for clock.now in (100.5, 101.1, 105.0, 105.2):
         answers.append((clock.now, loop._may_ingest()))
     assert answers == [(100.5, False), (101.1, False), (105.0, False), (105.2, True)]
+
+
+def test_where_one_process_may_write_a_silent_one_is_told_of_and_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its engine would refuse whoever tried; when it is heard of again, nothing is wrong any more."""
+    clock, lock = Clock(), Lock()
+    lock.held = False
+    monkeypatch.setattr(_loop, "time", clock)
+    generations: Any = SimpleNamespace(damage=None)
+    mount: Any = SimpleNamespace(path=tmp_path)
+    unused: Any = None
+    loop = ReplicaLoop(
+        generations,
+        unused,
+        unused,
+        partitions=[0],
+        mount=mount,
+        lock=lock,  # type: ignore[arg-type]
+        sharing=Sharing.FOLLOWERS,
+    )
+    Status(pid=4321, heartbeat=100.0).write(tmp_path)
+    told = []
+    for clock.now, heartbeat in ((100.0, 100.0), (105.1, 100.0), (105.2, 105.2)):
+        Status(pid=4321, heartbeat=heartbeat).write(tmp_path)
+        assert not loop._may_ingest()
+        told.append(str(loop.silence))
+    assert told[0] == told[2] == "None"
+    assert "process 4321, which ingests" in told[1]
+
+
+def test_who_takes_over_from_the_one_that_writes_opens_the_storage_anew(tmp_path: Path) -> None:
+    """Once, and before it ingests; as long as that fails, it neither ingests nor gives its place up."""
+    opened: list[str] = []
+    lock, unused = Lock(), None
+    lock.held = False
+    generations: Any = SimpleNamespace(damage=None, current=SimpleNamespace(storage="storage"), storage="storage")
+    failures = [StorageError("its lock is still held")]
+
+    def reopen() -> None:
+        if failures:
+            raise failures.pop()
+        opened.append("to write")
+
+    generations.reopen = reopen
+
+    class Stepper:
+        halts: ClassVar[dict[int, str]] = {}
+
+        def step(self, timeout: float) -> bool:
+            opened.append("step")
+            return False
+
+        def close(self) -> None:
+            pass
+
+    loop: Any = ReplicaLoop(
+        generations,
+        unused,  # type: ignore[arg-type]
+        lambda storage: Stepper(),  # type: ignore[arg-type,return-value]
+        partitions=[0],
+        mount=Mount(tmp_path, unused),  # type: ignore[arg-type]
+        lock=lock,  # type: ignore[arg-type]
+        sharing=Sharing.FOLLOWERS,
+    )
+    loop._stopped.set()  # no pauses
+    lock.held = True
+    for _ in range(3):
+        loop._work(loop._ingest)
+    assert opened == ["to write", "step", "step"]

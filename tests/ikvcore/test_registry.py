@@ -18,7 +18,7 @@ UNDER_TEST = Path(errors.__file__).parent.parent
 BACKEND = """
     from dataclasses import dataclass
     from ikvcore.hookspecs import hookimpl
-    from ikvcore.models import BackendInfo, Durability
+    from ikvcore.models import BackendInfo, Durability, Sharing
 
     @dataclass(frozen=True, kw_only=True)
     class Options:
@@ -28,7 +28,7 @@ BACKEND = """
     def ikv_backend_info():
         return BackendInfo(
             name="{name}", api_version={api}, summary="", options=Options, durability=Durability.parse("{durability}"),
-            process_shared={shared}, capabilities=frozenset({capabilities}), max_value_bytes={max_value},
+            sharing=Sharing.parse("{sharing}"), capabilities=frozenset({capabilities}), max_value_bytes={max_value},
         )
 """
 OPEN_BACKEND = """
@@ -61,6 +61,7 @@ DEFAULTS = {
     "api": 1,
     "durability": "none",
     "shared": False,
+    "sharing": "one-process",
     "capabilities": [],
     "max_value": None,
 }
@@ -477,7 +478,7 @@ def test_metadata_found_twice_of_one_distribution_is_no_clash(sites: Sites, site
 @pytest.fixture
 def requirements_site(site: Site) -> Site:
     site.backend("dist-a", "plain")
-    site.backend("dist-b", "able", durability="power-loss", shared=True, capabilities=["Query"], max_value=100)
+    site.backend("dist-b", "able", durability="power-loss", sharing="followers", capabilities=["Query"], max_value=100)
     site.module("log", source(TRANSPORT, name="log", durability="power-loss", shared=True, capabilities=["Trim"]))
     site.module("broken", "raise RuntimeError")
     site.distribution("dist-c", "transports: log = log\nbackends: broken = broken")
@@ -490,6 +491,7 @@ def requirements_site(site: Site) -> Site:
     [
         ('Wanted(levels={"durability": "process-crash"})', "durability=process-crash"),
         ('Wanted(levels={"process_shared": True})', "process_shared"),
+        ('Wanted(levels={"sharing": "followers"})', "sharing=followers"),
         ('Wanted(capabilities=frozenset({"process_shared"}))', "process_shared"),
         (
             'Wanted(capabilities=frozenset({"process_shared"}), levels={"durability": "power-loss"})',
@@ -537,9 +539,13 @@ def test_levels_are_lower_bounds_that_options_can_move(sites: Sites) -> None:
         check(weak, durability="none")
         check(weak, durability="power-loss")
         check(None, max_value_bytes=101)
+        check(None, sharing="one-process", process_shared=True)
+        check(None, sharing="shared")
         """) == [
         "no error",
         "no error",
         "RequirementError: backend 'able' lacks what the application requires (durability=power-loss)",
         "RequirementError: backend 'able' lacks what the application requires (max_value_bytes=101)",
+        "no error",
+        "RequirementError: backend 'able' lacks what the application requires (sharing=shared)",
     ]

@@ -18,7 +18,7 @@ def test_plugins_are_shown_for_people_and_for_programs(ikv: Ikv) -> None:
     assert "capabilities: Provisioning" in shown
     told = {(each["kind"], each["name"]): each for each in json.loads(ikv("plugins", "--json").stdout)}
     lmdb = told["backend", "lmdb"]
-    assert (lmdb["state"], lmdb["problem"], lmdb["process_shared"]) == ("ready", None, True)
+    assert (lmdb["state"], lmdb["problem"], lmdb["process_shared"], lmdb["sharing"]) == ("ready", None, True, "shared")
     assert (lmdb["api_version"], lmdb["max_key_bytes"], lmdb["volatile"]) == (1, 511, False)
     assert lmdb["options"] == [{"name": "durability", "type": "str", "required": False, "default": "power-loss"}]
     assert told["transport", "local"]["capabilities"] == ["Provisioning", "VerifyLog"]
