@@ -238,8 +238,13 @@ class ReplicaLoop:
             return
         try:
             catch_up(current.storage)
-        except StorageError as exc:  # the next tick tries again, and a reader that waits says so
-            _log.warning("the replica could not catch up: %s", exc)
+        except ReplicaDamagedError as exc:
+            if self._generations.found_damaged(exc.what, current.storage):
+                self._changed_over()
+        except StorageError as exc:  # reads go on with what was there, and the next tick tries again
+            if str(exc) != self._last_error:
+                _log.warning("the replica could not catch up: %s", exc)
+            self._last_error = str(exc)
 
     def _begin_writing(self) -> None:
         """Open the storage to write, where it was opened to follow the process whose place this one takes."""

@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -302,7 +303,8 @@ class Replica:
         """Committed progress by partition, of one state; absent where nothing was applied yet."""
         storage = self.storage
         try:
-            catch_up(storage)
+            with suppress(StorageError):  # what is there already is answered with; the loop tells what is wrong
+                catch_up(storage)
             return read_progress(storage, self.partitions).partitions
         except ReplicaDamagedError as exc:
             self.found_damaged(storage, exc)

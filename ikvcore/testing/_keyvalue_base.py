@@ -29,6 +29,12 @@ class KeyValueBase:
         assert isinstance(engine, OrderedKeyValue)
         return engine
 
+    def open_follower(self, directory: Path) -> OrderedKeyValue:
+        """Open the engine in `directory` to follow."""
+        engine = open_backend(self.info.name, directory, self.options, follow=True)
+        assert isinstance(engine, OrderedKeyValue)
+        return engine
+
     @property
     def max_key_bytes(self) -> int:
         """The longest key that the backend has to take."""

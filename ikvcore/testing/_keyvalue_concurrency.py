@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from ikvcore.errors import FencedError, ForkedError
+from ikvcore.errors import FencedError, ForkedError, StorageError
 from ikvcore.models import Durability, Sharing
-from ikvcore.protocols import OrderedKeyValue
+from ikvcore.protocols import Follower, OrderedKeyValue
 from ikvcore.testing._keyvalue_base import KeyValueBase, commit, pairs, value
 from ikvcore.testing._parallel import in_fork, run_threads, spawned, started
 from ikvcore.testing._plugins import open_backend
@@ -86,6 +86,50 @@ class KeyValueConcurrency(KeyValueBase):
                 assert result() == b"here"
                 assert value(engine, b"counter") == b"120"
                 assert len(pairs(engine, b"child/", b"child0")) == 60
+        finally:
+            engine.close()
+
+    def test_follower(self, directory: Path) -> None:
+        """Where others may follow, one that does shows what was committed once it catches up, keeps the state of its
+        open snapshots, refuses commits, and makes nothing where there is nothing."""
+        if self.info.sharing is not Sharing.FOLLOWERS:
+            pytest.skip("declares no followers")
+        with pytest.raises(StorageError):
+            self.open_follower(directory)
+        assert list(directory.iterdir()) == []
+        engine = self.open_engine(directory)
+        commit(engine, {b"a": b"1", b"b": b"1"})
+        follower = self.open_follower(directory)
+        try:
+            assert isinstance(follower, Follower)
+            assert isinstance(engine, Follower)
+            assert pairs(follower) == [(b"a", b"1"), (b"b", b"1")]
+            with pytest.raises(StorageError):
+                commit(follower, {b"a": b"3"})
+            with follower.snapshot() as snapshot:
+                commit(engine, {b"a": b"2", b"c": b"2"}, ranges=[(b"b", b"c")])
+                follower.catch_up()
+                engine.catch_up()
+                assert [snapshot.get(key) for key in (b"a", b"b", b"c")] == [b"1", b"1", None]
+                assert list(follower.scan(snapshot, b"", None)) == [(b"a", b"1"), (b"b", b"1")]
+            assert pairs(follower) == pairs(engine) == [(b"a", b"2"), (b"c", b"2")]
+            engine.close()
+            follower.catch_up()
+            assert value(follower, b"c") == b"2"
+        finally:
+            follower.close()
+            engine.close()
+
+    def test_follower_in_another_process(self, directory: Path) -> None:
+        """It sees each commit that had returned when it catches up, whole."""
+        if self.info.sharing is not Sharing.FOLLOWERS:
+            pytest.skip("declares no followers")
+        engine = self.open_engine(directory)
+        try:
+            commit(engine, {b"counter": b"0"})
+            with spawned(follow_to, self.info.name, directory, dict(self.options), 60) as result:
+                increment(engine, b"owner", 60)
+                assert result() == [b"owner/%03d" % n for n in range(60)]
         finally:
             engine.close()
 
@@ -165,6 +209,23 @@ def process_increments(name: str, directory: Path, options: Mapping[str, Any], w
         seen = value(engine, b"parent")
         increment(engine, who, times)
         return seen
+    finally:
+        engine.close()
+
+
+def follow_to(name: str, directory: Path, options: Mapping[str, Any], end: int) -> list[bytes]:
+    """In a child process: catch up until the counter is at `end`; the keys of who counted, which never lag behind."""
+    engine = open_backend(name, directory, options, follow=True)
+    assert isinstance(engine, OrderedKeyValue)
+    assert isinstance(engine, Follower)
+    try:
+        while True:
+            engine.catch_up()
+            found = pairs(engine)
+            count = int(dict(found)[b"counter"])
+            assert len(found) == count + 1
+            if count == end:
+                return [key for key, _ in found if key != b"counter"]
     finally:
         engine.close()
 

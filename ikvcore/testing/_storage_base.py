@@ -64,9 +64,9 @@ class StorageBase:
     options: ClassVar[Mapping[str, Any]] = {}
     """Options that the backend is opened with."""
 
-    def open_storage(self, directory: Path) -> Storage:
+    def open_storage(self, directory: Path, *, follow: bool = False) -> Storage:
         """Open the storage in `directory`; a second call for the same one opens the same data."""
-        opened = open_backend(self.info.name, directory, self.options)
+        opened = open_backend(self.info.name, directory, self.options, follow=follow)
         if isinstance(opened, OrderedKeyValue):
             return KeyValueStorage(opened, max_key_bytes=self.info.max_key_bytes)
         return opened

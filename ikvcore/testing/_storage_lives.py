@@ -8,6 +8,7 @@ import pytest
 
 from ikvcore import protocols
 from ikvcore._kvstorage import KeyValueStorage
+from ikvcore._storage import catch_up
 from ikvcore.errors import FencedError, StorageError
 from ikvcore.models import Durability, Mutation, Projection, Sharing, storage_key
 from ikvcore.protocols import Follower, Reclaim, Storage, Verify
@@ -90,11 +91,12 @@ class StorageLives(StorageBase):
             storage.close()
 
     def test_two_instances(self, directory: Path) -> None:
-        """Where the backend is shared, a second instance sees new fields, shapes, types, drops and clears of
-        the first at once, and may write in turn."""
-        if self.info.sharing is not Sharing.SHARED:
+        """Where the backend is shared, a second instance sees new fields, shapes, types, drops and clears of the first
+        at once, and may write in turn; where it may be followed, one that follows sees them once it catches up."""
+        if self.info.sharing is Sharing.ONE_PROCESS:
             pytest.skip("not declared shared")
-        first, second = self.open_storage(directory), self.open_storage(directory)
+        follows = self.info.sharing is Sharing.FOLLOWERS
+        first, second = self.open_storage(directory), self.open_storage(directory, follow=follows)
         try:
             projection = Projection(["x", "y", "late"])
             steps: tuple[tuple[Mutation, ...], ...] = (
@@ -108,8 +110,9 @@ class StorageLives(StorageBase):
                 (clear(), upsert(b"a", y=1)),
             )
             for turn, mutations in enumerate(steps):
-                writer, other = (first, second) if turn % 2 else (second, first)
+                writer, other = (first, second) if turn % 2 or follows else (second, first)
                 Ingester(writer).apply(*mutations)
+                catch_up(other)
                 assert other.get_many([storage_key(0, k) for k in (b"a", b"b", b"c")], projection) == writer.get_many(
                     [storage_key(0, k) for k in (b"a", b"b", b"c")], projection
                 )
