@@ -330,7 +330,9 @@ class Replica:
             return Outlook(loop.halts, loop.failure, loop.last_error)
         status = Status.read(self._mount.path)
         if status is None or not status.fresh():
-            return Outlook(failure=loop.silence, last_error=loop.last_error)
+            # One that has died since is no longer silent: it is about to be replaced.
+            silence = loop.silence if status is None or status.alive() else None
+            return Outlook(failure=silence, last_error=loop.last_error)
         failure = None
         if status.failure is not None:
             name, message = status.failure

@@ -49,7 +49,11 @@ class Status:
 
     def fresh(self) -> bool:
         """Whether this speaks for an ingester that is alive: same boot, not silent, process there."""
-        if not self.ingesting or self.boot != boot_id() or time.monotonic() - self.heartbeat > SILENCE:
+        return self.ingesting and time.monotonic() - self.heartbeat <= SILENCE and self.alive()
+
+    def alive(self) -> bool:
+        """Whether the process is there, silent or not."""
+        if self.boot != boot_id():
             return False
         try:
             os.kill(self.pid, 0)

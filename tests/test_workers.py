@@ -19,12 +19,15 @@ from typing import Any
 
 import pytest
 
+from ikvcore._registry import load_backend
 from ikvcore._status import Status
+from ikvcore._storage import as_storage
 from ikvcore.client import IKVWriter
 from ikvcore.clientoptions import ClientOptionsBuilder
 from ikvcore.document import IKVDocument
 from ikvcore.factory import create_new_reader, create_new_writer
-from ikvcore.models import Message, Secret, StoreDescription, TransportContext
+from ikvcore.models import Message, Secret, Sharing, StoreDescription, TransportContext
+from ikvcore.testing._plugins import open_backend
 from ikvcore.tokens import Token
 
 PATIENCE = 60.0
@@ -36,10 +39,10 @@ out, sys.stdout = os.fdopen(os.dup(1), "w"), open(os.devnull, "w")  # logging go
 from ikvcore.clientoptions import ClientOptionsBuilder
 from ikvcore.factory import create_new_reader
 from ikvcore.tokens import Token
-account, mount, policy = sys.argv[1:4]
+account, mount, policy, backend = sys.argv[1:5]
 options = (ClientOptionsBuilder().with_account_id(account).with_account_passkey("secret").with_store_name("s")
            .with_mount_directory(mount).with_transport("local", durability="process-crash")
-           .with_backend("lmdb", durability="process-crash").with_on_bad_event(policy)
+           .with_backend(backend, durability="process-crash").with_on_bad_event(policy)
            .with_console_logging("ERROR").build())
 reader = create_new_reader(options)
 def answer(value): print(json.dumps(value), file=out, flush=True)
@@ -47,6 +50,7 @@ def state():
     stats = reader.stats()
     return {"documents": {key: fields for key, fields in reader.scan()}, "applied": stats.events_applied,
             "positions": sum(part.position for part in stats.partitions.values()), "health": reader.health().state,
+            "reason": reader.health().reason,
             "count": reader.count(), "bad": stats.bad_events}
 try:
     reader.startup(timeout=60)
@@ -100,7 +104,7 @@ class Worker:
 
     def __init__(self, store: Store, policy: str = "raise") -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, store.account, str(store.mount), policy],
+            [sys.executable, "-c", WORKER, store.account, str(store.mount), policy, store.backend],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -145,9 +149,10 @@ class Worker:
 class Store:
     """A store on the local transport, its writer and the documents that it must come to."""
 
-    def __init__(self, mount: Path) -> None:
+    def __init__(self, mount: Path, backend: str) -> None:
         from ikv_transports import local
 
+        self.backend = backend
         self.account, self.mount = f"a-{uuid.uuid4().hex[:8]}", mount
         self._context = TransportContext(
             store_name=None,
@@ -179,7 +184,7 @@ class Store:
             .with_store_name("s")
             .with_mount_directory(self.mount)
             .with_transport("local", durability="process-crash")
-            .with_backend("lmdb", durability="process-crash")
+            .with_backend(self.backend, durability="process-crash")
             .with_console_logging("ERROR")
         )
 
@@ -218,6 +223,7 @@ class Store:
     def check(self, worker: Worker) -> None:
         """The worker sees everything that was published, applied once."""
         state = worker.ask(f"wait {self.token}")
+        assert isinstance(state, dict), state
         assert state["documents"] == self.model
         assert (state["applied"], state["positions"], state["count"]) == (
             self.published,
@@ -251,9 +257,13 @@ def eventually(condition: Callable[[], Any], what: str, patience: float = PATIEN
     return answer
 
 
+on_all = pytest.mark.parametrize("store", ["lmdb", "sqlite", "rocksdb"], indirect=True)
+"""Where an engine has a way of its own to share files."""
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "mount")
+def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
+    store = Store(tmp_path / "mount", getattr(request, "param", "lmdb"))
     try:
         yield store
     finally:
@@ -273,6 +283,7 @@ def holder_of_lock(mount: Path) -> int | None:
 # -- one ingests -------------------------------------------------------------------------------
 
 
+@on_all
 def test_four_workers_one_ingests_and_all_see_every_write(store: Store) -> None:
     """status.json and the lock name one and the same process, the whole time; wait_for works in all of them."""
     store.put(*({"id": f"k{number}", "n": number} for number in range(100)))
@@ -326,22 +337,23 @@ def test_a_reader_may_start_before_during_and_after_the_writes(store: Store) -> 
 class Witness:
     """Looks into the replica without being one of its workers: the commit number, straight from the files."""
 
-    def __init__(self, mount: Path) -> None:
-        from ikv_backends.lmdb import LmdbOptions, LmdbStorage
-        from ikvcore._kvstorage import KeyValueStorage
-
-        engine = LmdbStorage(mount / "gen-1", LmdbOptions(durability="process-crash"))
-        self.storage = KeyValueStorage(engine, max_key_bytes=511)
+    def __init__(self, store: Store) -> None:
+        info = load_backend(store.backend).info
+        follow = info.sharing is Sharing.FOLLOWERS
+        opened = open_backend(store.backend, store.mount / "gen-1", {"durability": "process-crash"}, follow=follow)
+        self.storage: Any = as_storage(opened, info)
 
     def commit(self) -> int:
+        self.storage.catch_up()
         return int(self.storage.read_meta([b"commit"])[0] or 0)
 
 
+@on_all
 def test_a_killed_ingester_is_replaced_within_a_second(store: Store) -> None:
-    """Five times over, under a stream of writes: another commits within 1 s of the kill; nothing is lost or doubled."""
+    """Several times, under a stream of writes: another commits within 1 s of the kill; nothing is lost or doubled."""
     store.put({"id": "first", "n": 0})
     workers = {worker.pid: worker for worker in store.ready(4)}
-    witness = Witness(store.mount)
+    witness = Witness(store)
     stop = threading.Event()
 
     def write() -> None:
@@ -356,7 +368,7 @@ def test_a_killed_ingester_is_replaced_within_a_second(store: Store) -> None:
     stream.start()
     figures = []
     try:
-        for _ in range(5):
+        for _ in range(5 if store.backend == "lmdb" else 3):
             pid = eventually(lambda: (p := store.ingester()) in workers and p, "a live worker ingests")
             began = witness.commit()
             eventually(lambda began=began: witness.commit() > began, "it commits")
@@ -373,11 +385,13 @@ def test_a_killed_ingester_is_replaced_within_a_second(store: Store) -> None:
         sys.stdout.write(f"takeover after kill -9: {', '.join(f'{figure:.3f} s' for figure in figures)}\n")
     for worker in workers.values():
         store.check(worker)
+    witness.commit()
     assert witness.storage.verify() == []
     witness.storage.close()
     assert max(figures) < 1.0, figures
 
 
+@on_all
 def test_a_clean_shutdown_hands_over(store: Store) -> None:
     """By shutdown, and by an exit that forgot it: the mount says that nobody ingests, then that another does."""
     workers = {worker.pid: worker for worker in store.ready(3)}
@@ -428,6 +442,32 @@ def test_a_stopped_ingester_is_replaced_and_follows_when_it_goes_on(store: Store
         store.put({"id": f"d{number % 5}", f"after{number}": number})
         for worker in workers.values():
             store.check(worker)
+
+
+@pytest.mark.parametrize("store", ["rocksdb"], indirect=True)
+def test_where_one_process_writes_a_stopped_one_is_told_of_and_waited_for(store: Store) -> None:
+    """Its engine lets nobody else write: who waits is told, reads go on, and so does all when it goes on or dies."""
+    store.put({"id": "a", "n": 0})
+    workers = {worker.pid: worker for worker in store.ready(2)}
+    stopped = workers[store.ingester()]
+    (other,) = (worker for worker in workers.values() if worker is not stopped)
+    os.kill(stopped.pid, signal.SIGSTOP)
+    token = store.put({"id": "a", "n": 1})
+    kind, message = other.ask(f"wait {token}")
+    assert kind == "IngestHaltedError"
+    assert f"process {stopped.pid}" in message
+    state = other.ask("state")
+    assert state["documents"] == {"a": {"id": "a", "n": 0}}
+    assert state["health"] == "halted"
+    assert f"process {stopped.pid}" in state["reason"]
+    os.kill(stopped.pid, signal.SIGCONT)
+    eventually(lambda: other.ask("state")["health"] == "ready", "it is heard of again")
+    store.check(other)
+    os.kill(stopped.pid, signal.SIGSTOP)
+    stopped.kill()
+    store.put({"id": "b", "n": 2})
+    store.check(other)
+    assert store.ingester() == other.pid
 
 
 def test_a_lock_held_in_silence_from_the_start_is_no_obstacle(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
