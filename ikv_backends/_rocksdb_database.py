@@ -19,6 +19,7 @@ from typing import Final, NoReturn, Protocol
 from rocksdict import DbClosedError, Rdict
 
 from ikv_backends._rocksdb_files import Files, NothingThereError, Shape, open_to_follow, open_to_write
+from ikv_backends._rocksdb_forks import process
 from ikvcore.errors import ForkedError, IKVError, ReplicaDamagedError, StorageError, StorageFullError
 from ikvcore.forks import after_fork_in_child, leak
 
@@ -58,29 +59,14 @@ class Instance:
         return self.files is None
 
 
-class _Process:
-    """What a fork does to RocksDB as a whole: its threads are gone in the child, whatever was open or closed then."""
-
-    def __init__(self) -> None:
-        self.used = False
-        self.spoilt = False
-        after_fork_in_child(self)
-
-    def forked(self) -> None:
-        self.spoilt = self.used
-
-
-_process: Final = _Process()
-
-
 class RocksDatabase:
     """Thread-safe; in a forked child every call but `close` raises ForkedError."""
 
     def __init__(self, directory: Path, shape: Shape, *, follow: bool) -> None:
         """Raises StorageError, ReplicaDamagedError, StorageFullError, ForkedError."""
-        if _process.spoilt:
+        if process.spoilt:
             raise ForkedError("replica", reopened=True)
-        _process.used = True
+        process.used = True
         self._directory = directory
         self._shape = shape
         self._follows = follow

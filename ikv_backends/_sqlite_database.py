@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from ikv_backends._inherited import OpenDirectories
+from ikv_backends._sqlite_writer import free_from_stopped_writer
 from ikvcore.errors import ForkedError, IKVError, ReplicaDamagedError, StorageError, StorageFullError
 from ikvcore.forks import after_fork_in_child, leak
 
@@ -27,8 +28,9 @@ __all__ = ["SqliteDatabase"]
 _log = logging.getLogger(__name__)
 
 _FILE: Final = "replica.sqlite"
-_PATIENCE: Final = 10.0
-"""Seconds for which a lock of another process is waited for."""
+_PATIENCE: Final = 5.0
+"""Seconds for which a lock of another process is waited for. Whoever holds it is looked at then, and waited for as long
+again."""
 _CACHE_KIB: Final = 8192
 _LOG_KEPT: Final = 16 << 20
 _LOG_LIMIT: Final = 64 << 20
@@ -123,7 +125,7 @@ class SqliteDatabase:
                 if self._writer is None:
                     self._writer = self._connect()
                 connection = self._writer
-                connection.execute("BEGIN IMMEDIATE")
+                self._begin_write(connection)
                 yield connection
                 connection.execute("COMMIT")
             except BaseException as exc:
@@ -132,6 +134,15 @@ class SqliteDatabase:
                     raise self.failure("written", exc) from exc
                 raise
             self._bound_log(connection)
+
+    def _begin_write(self, connection: sqlite3.Connection) -> None:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as exc:
+            if _code(exc) not in _BUSY:
+                raise
+            free_from_stopped_writer(self._path.with_name(f"{_FILE}-shm"))
+            connection.execute("BEGIN IMMEDIATE")
 
     def _abandon_write(self) -> None:
         """Roll back; a connection that cannot is not used again."""
@@ -282,7 +293,7 @@ class SqliteDatabase:
         full = code == sqlite3.SQLITE_FULL or getattr(exc, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         if full or (code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and self._is_full()):
             return StorageFullError(self._directory, exc)
-        waited = f"; another process kept it locked for {_PATIENCE:.0f} s" if code in _BUSY else ""
+        waited = "; another process keeps it locked" if code in _BUSY else ""
         return StorageError(f"{self._described} could not be {done}: {type(exc).__name__}: {exc}{waited}")
 
     def _is_full(self) -> bool:

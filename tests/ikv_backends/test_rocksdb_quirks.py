@@ -431,6 +431,27 @@ def run(program: str, *arguments: object, **environment: str) -> str:
     return done.stdout
 
 
+def test_a_forked_child_leaves_without_a_crash(directory: Path) -> None:
+    """RocksDB's threads are joined at the exit of a process, and those of a parent with threads cannot be."""
+    program = """
+        import os, signal, sys, threading
+        from pathlib import Path
+        from ikv_backends.rocksdb import RocksdbOptions, RocksdbStorage
+        storage = RocksdbStorage(Path(sys.argv[1]), RocksdbOptions(durability="process-crash"))
+        never = threading.Event()
+        threading.Thread(target=never.wait, daemon=True).start()
+        for status in (0, 3):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                print("the child's words")
+                sys.exit(status)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == status
+        storage.close()
+    """
+    assert run(program, directory) == "the child's words\n" * 2
+
+
 def test_a_forked_child_touches_nothing(directory: Path) -> None:
     """Every call raises ForkedError; nothing of RocksDB can be opened there at all, since its threads are gone, nor
     does the child's exit wait for them; the parent's snapshot, scan and commits stay as they were."""

@@ -155,7 +155,7 @@ def test_who_cannot_begin_to_write_says_who_may_be_in_the_way(
 ) -> None:
     monkeypatch.setattr(_sqlite_database, "_PATIENCE", 0.05)
     other = SqliteStorage(directory, FAST)
-    with storage._database.write(), pytest.raises(StorageError, match="another process kept it locked"):
+    with storage._database.write(), pytest.raises(StorageError, match="another process keeps it locked"):
         put(other, a=b"1")
     put(other, a=b"2")
     other.close()
@@ -296,6 +296,40 @@ def test_a_kill_inside_a_commit_leaves_nothing_of_it(directory: Path, storage: S
         child.send_signal(signal.SIGKILL)
     assert get(storage, b"a") == b"1"
     put(storage, a=b"3")
+
+
+def test_a_process_stopped_inside_a_commit_is_killed_for_it(
+    directory: Path, storage: SqliteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it is stopped, and only then: one that merely takes long is waited for."""
+    monkeypatch.setattr(_sqlite_database, "_PATIENCE", 0.1)
+    put(storage, a=b"1")
+    writer = SqliteStorage(directory, FAST)
+    program = """
+        import sys
+        from pathlib import Path
+        from ikv_backends.sqlite import SqliteOptions, SqliteStorage
+        storage = SqliteStorage(Path(sys.argv[1]), SqliteOptions())
+        with storage._database.write() as connection:
+            print("inside", flush=True)
+            sys.stdin.read()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(directory)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "inside\n"
+            with pytest.raises(StorageError, match="locked"):
+                put(writer, a=b"2")
+            assert child.poll() is None
+            child.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+            put(writer, a=b"3")
+            assert child.wait(PATIENCE) == -signal.SIGKILL
+        finally:
+            child.kill()
+    assert get(storage, b"a") == b"3"
+    writer.close()
 
 
 def test_a_log_without_its_index_is_read_anew(directory: Path, tmp_path: Path, storage: SqliteStorage) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ikvcore.testing.faults.campaigns import CAMPAIGNS
-from ikvcore.testing.faults.result import Result, Row, table, write_table
+from ikvcore.testing.faults.result import Result, Row, of_pair, table, write_table
 from ikvcore.testing.faults.target import Pair
 
 
@@ -20,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 1 where something was violated."""
     given = _parser().parse_args(arguments)
     names = given.only or list(CAMPAIGNS)
+    pair = Pair(backend=given.backend)
     rows: list[Row] = []
     good = True
     with tempfile.TemporaryDirectory(prefix="ikv-faults-", dir=given.directory) as place:
@@ -27,9 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in names:
             began = time.monotonic()
             _say(f"{name} ...")
-            result = _played(name, Path(place) / name, given.seed, full=given.full)
-            rows += result.rows
-            rows += [_not_run(name, reason, given.seed) for reason in result.not_run]
+            result = _played(name, Path(place) / name, given.seed, pair, full=given.full)
+            found = [*result.rows, *(_not_run(name, reason, given.seed) for reason in result.not_run)]
+            rows += [of_pair(row, pair) for row in found]
             good = good and result.good
             for line in [*result.violations[:20], *(f"NOT RUN: {reason}" for reason in result.not_run)]:
                 _say(f"  {line}")
@@ -41,12 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if good else 1
 
 
-def _played(name: str, directory: Path, seed: int, *, full: bool) -> Result:
+def _played(name: str, directory: Path, seed: int, pair: Pair, *, full: bool) -> Result:
     """A campaign's result; one that does not come to its end, since something hung or died, is a violation too."""
     campaign = CAMPAIGNS[name]
+    reason = campaign.why_not(pair)
+    if reason:
+        return Result(rows=[], not_run=[reason])
     how_often = campaign.full if full else campaign.short
     try:
-        return campaign.load()(directory=directory, seed=seed, pair=Pair(), **how_often)
+        return campaign.load()(directory=directory, seed=seed, pair=pair, **how_often)
     except Exception as exc:
         traceback.print_exc()
         what = f"it did not come to its end: {type(exc).__name__}: {exc}"
@@ -61,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ikvcore.testing.faults", description=__doc__)
     parser.add_argument("--full", action="store_true", help="each fault hundreds of times")
     parser.add_argument("--only", action="append", choices=list(CAMPAIGNS), help="this campaign; may be repeated")
+    parser.add_argument("--backend", default=Pair().backend, help="of the replicas; default %(default)s")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--table", type=Path, help="a Markdown file whose table of faults is replaced")
     parser.add_argument("--directory", type=Path, help="where stores and mounts are made for the time")

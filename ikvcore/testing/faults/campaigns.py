@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ikvcore.testing.faults.result import Result
+from ikvcore.testing.faults.target import Pair
 
 __all__ = ["CAMPAIGNS", "Campaign"]
 
@@ -21,6 +22,15 @@ class Campaign:
     short: Mapping[str, Any] = field(default_factory=dict)
     full: Mapping[str, Any] = field(default_factory=dict)
 
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """Backends that it cannot be run on, each with the reason; "*" stands for all but the default one."""
+
+    def why_not(self, pair: Pair) -> str:
+        """Why it is not run on this pair; "" where it is."""
+        if pair.backend == Pair().backend:
+            return ""
+        return self.elsewhere.get(pair.backend) or self.elsewhere.get("*", "")
+
     def load(self) -> Callable[..., Result]:
         """The function itself."""
         module, _, name = self.function.partition(":")
@@ -29,6 +39,8 @@ class Campaign:
 
 
 _HERE: Final = "ikvcore.testing.faults"
+_NO_REPLICA: Final = {"*": "nothing of a replica's engine is harmed by it: it is run once, on the default backend"}
+_LMDB_FILE: Final = {"*": "it is written for LMDB's one file of pages"}
 
 CAMPAIGNS: Final[dict[str, Campaign]] = {
     "killed-writers": Campaign(function=f"{_HERE}.kills:writers", short={"times": 12}, full={"times": 500}),
@@ -47,16 +59,24 @@ CAMPAIGNS: Final[dict[str, Campaign]] = {
         function=f"{_HERE}.corruption:replicas", short={"flips": 6, "cuts": 3}, full={"flips": 300, "cuts": 100}
     ),
     "damaged-logs": Campaign(
-        function=f"{_HERE}.corruption:logs", short={"flips": 6, "cuts": 3}, full={"flips": 300, "cuts": 100}
+        function=f"{_HERE}.corruption:logs",
+        short={"flips": 6, "cuts": 3},
+        full={"flips": 300, "cuts": 100},
+        elsewhere=_NO_REPLICA,
     ),
     "damaged-manifests": Campaign(
-        function=f"{_HERE}.corruption:manifests", short={"flips": 8, "cuts": 4}, full={"flips": 300, "cuts": 100}
+        function=f"{_HERE}.corruption:manifests",
+        short={"flips": 8, "cuts": 4},
+        full={"flips": 300, "cuts": 100},
+        elsewhere=_NO_REPLICA,
     ),
     "full-disks": Campaign(function=f"{_HERE}.diskfull:run", short={"times": 1}, full={"times": 10}),
     "system-calls": Campaign(function=f"{_HERE}.syscalls:run", short={"times": 3}, full={"times": None}),
     "power-losses": Campaign(
         function=f"{_HERE}.powerloss:run", short={"variants": 1, "every": 60}, full={"variants": 4, "every": 1}
     ),
-    "hostile-bytes": Campaign(function=f"{_HERE}.hostile:run", short={"times": 10_000}, full={"times": 1_000_000}),
+    "hostile-bytes": Campaign(
+        function=f"{_HERE}.hostile:run", short={"times": 10_000}, full={"times": 1_000_000}, elsewhere=_NO_REPLICA
+    ),
 }
 """By the name that `--only` takes, in the order in which they are run and shown."""

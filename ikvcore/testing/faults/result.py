@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import platform
+import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-__all__ = ["BEGIN", "END", "Result", "Row", "table", "versions", "write_table"]
+from ikvcore.testing.faults.target import Pair
+
+__all__ = ["BEGIN", "END", "Result", "Row", "of_pair", "table", "versions", "write_table"]
 
 BEGIN: Final = "<!-- faults: begin -->"
 END: Final = "<!-- faults: end -->"
 _HEAD: Final = ("Fault", "Times", "What happened", "Violations", "Seed", "Versions")
 _PACKAGES: Final = ("lmdb",)
+_ENGINES: Final = {"rocksdb": "rocksdict", "duckdb": "duckdb"}
+"""Packages of backends, whose versions belong into their rows; the log is kept in LMDB whatever the backend."""
 
 
 def versions(packages: Sequence[str] = _PACKAGES) -> str:
@@ -39,6 +44,19 @@ class Row:
     def cells(self) -> tuple[str, ...]:
         """The row as the table shows it."""
         return (self.fault, f"{self.times:,}", self.happened, str(self.violations), str(self.seed), self.versions)
+
+
+def of_pair(row: Row, pair: Pair) -> Row:
+    """The row with the backend that it is about, where that is not the default."""
+    if pair.backend == Pair().backend:
+        return row
+    engine = _ENGINES.get(pair.backend)
+    told = row.versions
+    if engine is not None:
+        told += f", {engine} {metadata.version(engine)}"
+    elif pair.backend == "sqlite":
+        told += f", SQLite {sqlite3.sqlite_version}"
+    return replace(row, fault=f"{pair.backend}: {row.fault}", versions=told)
 
 
 @dataclass(frozen=True, kw_only=True)
