@@ -32,6 +32,7 @@ _LEAVING_SECONDS: Final = 5.0
 _CATCH_UPS: Final = 5_000
 """How often an instance catches up in place: each time adds a line to a log in memory of its own doings."""
 _MARGIN: Final = 1 << 20
+_LACKING: Final = (os.strerror(errno.ENOENT), "switched to a new MANIFEST")
 _FULL: Final = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
@@ -276,7 +277,8 @@ class RocksDatabase:
         text = str(exc)
         if any(word in text for word in _FULL) or (text.startswith("IO error") and self._is_full()):
             return StorageFullError(self._directory, text)
-        if text.startswith("Corruption"):
+        # What was made and lacks a file now, also after several tries, is not what was written.
+        if text.startswith("Corruption") or (done == "opened" and any(word in text for word in _LACKING)):
             return ReplicaDamagedError(f"RocksDB says of {self._directory.name}: {text}")
         return StorageError(f"{self._described} could not be {done}: {text}")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
 import sqlite3
 import threading
 import time
@@ -299,7 +300,10 @@ class SqliteDatabase:
     def _is_full(self) -> bool:
         with suppress(OSError):
             space = os.statvfs(self._directory)
-            return space.f_bavail * space.f_frsize < _MARGIN
+            limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+            largest = max(path.stat().st_size for path in self._directory.glob(f"{_FILE}*"))
+            within_limit = limit == resource.RLIM_INFINITY or largest + _MARGIN < limit
+            return space.f_bavail * space.f_frsize < _MARGIN or not within_limit
         return False
 
 

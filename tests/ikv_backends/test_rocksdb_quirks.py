@@ -415,6 +415,13 @@ def test_a_directory_that_has_lost_its_head_is_damage(damaged: Path, follow: boo
         RocksdbStorage(damaged, FAST, follow=follow)
 
 
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_head_that_names_what_is_not_there_is_damage(damaged: Path, follow: bool) -> None:
+    (damaged / "CURRENT").write_text("MANIFEST-999999\n")
+    with pytest.raises(ReplicaDamagedError):
+        RocksdbStorage(damaged, FAST, follow=follow)
+
+
 # -- processes ---------------------------------------------------------------------------------
 
 

@@ -73,7 +73,10 @@ CAMPAIGNS: Final[dict[str, Campaign]] = {
     "full-disks": Campaign(function=f"{_HERE}.diskfull:run", short={"times": 1}, full={"times": 10}),
     "system-calls": Campaign(function=f"{_HERE}.syscalls:run", short={"times": 3}, full={"times": None}),
     "power-losses": Campaign(
-        function=f"{_HERE}.powerloss:run", short={"variants": 1, "every": 60}, full={"variants": 4, "every": 1}
+        function=f"{_HERE}.powerloss:run",
+        short={"variants": 1, "every": 60},
+        full={"variants": 4, "every": 1},
+        elsewhere=_LMDB_FILE,
     ),
     "hostile-bytes": Campaign(
         function=f"{_HERE}.hostile:run", short={"times": 10_000}, full={"times": 1_000_000}, elsewhere=_NO_REPLICA

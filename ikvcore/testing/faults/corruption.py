@@ -56,10 +56,13 @@ class _Copies:
     target: Mapping[str, Any] = field(default_factory=dict)
     events: Mapping[str, list[str]] = field(default_factory=dict)
     documents: Mapping[str, str] = field(default_factory=dict)
+    backend: str = Pair().backend
 
     def make(self) -> None:
         """Make the victim."""
-        made = self.apart.run(f"{_VICTIM}:make", home=self.home, directory=str(self.directory), calls=_CALLS)
+        made = self.apart.run(
+            f"{_VICTIM}:make", home=self.home, directory=str(self.directory), calls=_CALLS, backend=self.backend
+        )
         if made.value is None:
             raise RuntimeError(f"the victim could not be made: {made} {made.trace}")
         self.target = made.value
@@ -99,16 +102,18 @@ _Judge = Callable[[_Copies, Ended], tuple[str, str | None]]
 
 
 def replicas(*, flips: int, cuts: int, seed: int, directory: Path, pair: Pair) -> Result:
-    """The replica's data file, verified before it is read; then written on."""
+    """A file of the replica, verified before it is read; then written on."""
 
-    def damage(copies: _Copies, _: random.Random) -> Path:
+    def damage(copies: _Copies, dice: random.Random) -> Path:
         suspect(copies.mount)
-        return copies.mount / "gen-1" / "data.mdb"
+        files = Target.from_json(copies.target).replica_files()
+        # LMDB's other file holds its readers alone. Large files are chosen more often, and each now and then.
+        return files[0] if pair.backend == Pair().backend else dice.choice([files[0], *files])
 
     def look(copies: _Copies) -> Ended:
         return copies.read("read_replica", expected=copies.documents, more=_MORE)
 
-    return _campaign("replica", damage, look, _judge_replica, flips, cuts, seed, directory)
+    return _campaign("replica", damage, look, _judge_replica, flips, cuts, seed, directory, pair.backend)
 
 
 def logs(*, flips: int, cuts: int, seed: int, directory: Path, pair: Pair) -> Result:
@@ -148,10 +153,11 @@ def _campaign(
     cuts: int,
     seed: int,
     directory: Path,
+    backend: str = Pair().backend,
 ) -> Result:
     rows, violations = [], []
     with Apart(directory) as apart:
-        copies = _Copies(directory, apart)
+        copies = _Copies(directory, apart, backend=backend)
         copies.make()
         for kind, times in (("flip", flips), ("cut", cuts)):
             outcomes: Counter[str] = Counter()

@@ -10,6 +10,7 @@ from typing import Any, Final
 from ikvcore import _writer
 from ikvcore._damage import Damage
 from ikvcore.admin import list_stores
+from ikvcore.clientoptions import DEFAULT_BACKEND
 from ikvcore.factory import create_new_reader, create_new_writer
 from ikvcore.models import LogMessage
 from ikvcore.testing.faults.recorder import digest, row_fields
@@ -32,9 +33,9 @@ class _Clock:
         return self.now
 
 
-def make(directory: str, calls: int, first: int = 0) -> dict[str, Any]:
+def make(directory: str, calls: int, first: int = 0, backend: str = DEFAULT_BACKEND) -> dict[str, Any]:
     """A store, a mount that has followed it from half of its calls on, and everything closed. The target's JSON."""
-    target = Target.make(Path(directory) / "victim", Pair(), partitions=2)
+    target = Target.make(Path(directory) / "victim", Pair(backend=backend), partitions=2)
     _write(target, first, calls // 2)
     with create_new_reader(target.options()):
         _write(target, first + calls // 2, calls - calls // 2)

@@ -51,12 +51,12 @@ def run(*, times: int, seed: int, directory: Path, pair: Pair) -> Result:
                 not_run.append(f"a small tmpfs: {TMPFS_HOW}")
                 continue
             for what in ("log", "replica"):
-                wrong, words = _fill(apart, what, way, Path(place), directory, times, seed)
+                wrong, words = _fill(apart, pair.backend, what, way, Path(place), directory, times, seed)
                 violations += wrong
                 fault = f"no space for the {what}: {'a full tmpfs' if way == 'tmpfs' else 'a limit on file sizes'}"
                 rows.append(Row(fault=fault, times=times, happened=words, violations=len(wrong), seed=seed))
             if way == "tmpfs":
-                wrong, words = _make_on_little(apart, Path(place), directory, 4 * times)
+                wrong, words = _make_on_little(apart, pair.backend, Path(place), directory, 4 * times)
                 violations += wrong
                 fault = "a store or replica made where there is hardly space for it"
                 rows.append(Row(fault=fault, times=8 * times, happened=words, violations=len(wrong), seed=seed))
@@ -74,7 +74,7 @@ def _apart(way: str, place: Path, directory: Path) -> Iterator[Apart | None]:
 
 
 def _fill(
-    apart: Apart, what: str, way: str, place: Path, outside: Path, times: int, seed: int
+    apart: Apart, backend: str, what: str, way: str, place: Path, outside: Path, times: int, seed: int
 ) -> tuple[list[str], str]:
     wrong: list[str] = []
     figures: Counter[str] = Counter()
@@ -83,7 +83,7 @@ def _fill(
         home, target = (place if what == "log" else outside) / f"{way}-{number}-home", place / f"{what}-{number}"
         arguments: dict[str, Any] = {"home": home}
         try:
-            made = _value(apart.run(f"{_VICTIM}:make", **arguments, directory=str(target)))
+            made = _value(apart.run(f"{_VICTIM}:make", **arguments, directory=str(target), backend=backend))
             ended = apart.run(
                 f"{_VICTIM}:fill_{what}",
                 **arguments,
@@ -112,12 +112,12 @@ def _fill(
     return wrong, ", ".join(f"{count:,} {name}" for name, count in figures.items())
 
 
-def _make_on_little(apart: Apart, place: Path, outside: Path, times: int) -> tuple[list[str], str]:
+def _make_on_little(apart: Apart, backend: str, place: Path, outside: Path, times: int) -> tuple[list[str], str]:
     """Make a mount and a store with room for a few pages only: each comes to be, or says what it lacks."""
     wrong: list[str] = []
     figures: Counter[str] = Counter()
     home = outside / "little-home"
-    store = _value(apart.run(f"{_VICTIM}:make", home=home, directory=str(outside / "little")))
+    store = _value(apart.run(f"{_VICTIM}:make", home=home, directory=str(outside / "little"), backend=backend))
     for number in range(times):
         leave = _LITTLE * number // times
         mount = {**store, "directory": str(place / f"little-{number}")}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from ikvcore.client import IKVReader, IKVWriter
+from ikvcore.clientoptions import DEFAULT_BACKEND
 from ikvcore.document import IKVDocument
 from ikvcore.errors import IKVError, StorageFullError
 from ikvcore.factory import create_new_reader, create_new_writer
@@ -74,9 +75,9 @@ class _Limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
-def make(directory: str) -> dict[str, Any]:
+def make(directory: str, backend: str = DEFAULT_BACKEND) -> dict[str, Any]:
     """A store, as the JSON of its target."""
-    return Target.make(Path(directory), Pair(), partitions=2).to_json()
+    return Target.make(Path(directory), Pair(backend=backend), partitions=2).to_json()
 
 
 def fill_log(target: dict[str, Any], place: str | None, leave: int, seed: int, rounds: int) -> dict[str, Any]:
@@ -116,7 +117,7 @@ def fill_replica(target: dict[str, Any], place: str | None, leave: int, seed: in
     """Follow a log until there is no space for it, some times over; what went wrong."""
     victim, full = Target.from_json(target), 0
     wrong: list[str] = []
-    space: _Space = _Limit(lambda: victim.mount() / "gen-1" / "data.mdb", leave)
+    space: _Space = _Limit(lambda: victim.replica_files()[0], leave)
     if place is not None:
         space = _Filler(Path(place), leave)
     log = _Writer(victim, random.Random(seed))  # a limit is not its own

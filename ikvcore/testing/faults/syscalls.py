@@ -117,9 +117,13 @@ def run(*, times: int | None, seed: int, directory: Path, pair: Pair) -> Result:
     if not can_trace():
         return Result(rows=(), not_run=[f"system calls that fail: {STRACE_HOW}"])
     rows, violations = [], []
-    for role, judge in (("write", _judge_write), ("ingest", _judge_ingest), ("provision", _judge_provision)):
+    judges = {"write": _judge_write, "ingest": _judge_ingest, "provision": _judge_provision}
+    # What writers and provisioning call is of the log alone.
+    roles = judges if pair.backend == Pair().backend else ("ingest",)
+    for role in roles:
+        judge = judges[role]
         with Apart(directory / role) as apart:
-            stage = _stage(role, directory / role, apart)
+            stage = _stage(role, directory / role, apart, pair.backend)
             cases = list(_cases(stage))
             if times is not None:
                 cases = random.Random(f"{seed}/{role}").sample(cases, min(times, len(cases)))
@@ -138,10 +142,10 @@ def run(*, times: int | None, seed: int, directory: Path, pair: Pair) -> Result:
 _NAMES: Final = {"write": "a writer", "ingest": "an ingester", "provision": "provisioning"}
 
 
-def _stage(role: str, directory: Path, apart: Apart) -> _Stage:
+def _stage(role: str, directory: Path, apart: Apart, backend: str) -> _Stage:
     target: Mapping[str, Any] = {}
     if role != "provision":
-        made = apart.run(f"{_VICTIM}:make", home=directory / "home", directory=str(directory))
+        made = apart.run(f"{_VICTIM}:make", home=directory / "home", directory=str(directory), backend=backend)
         target = _value(made)
     else:
         target = {

@@ -67,6 +67,13 @@ class Target:
         """A mount directory of this name."""
         return self.directory / name
 
+    def replica_files(self, mount: str = "mount") -> list[Path]:
+        """The files of the first generation's storage that hold something, largest first. By stat alone: to open them
+        beside an engine could harm its locks."""
+        files = [path for path in (self.mount(mount) / "gen-1").iterdir() if path.is_file()]
+        sizes = {path: path.stat().st_size for path in files}
+        return sorted((path for path in files if sizes[path]), key=lambda path: (-sizes[path], path.name))
+
     def options(self, mount: str = "mount", **more: Any) -> ClientOptions:
         """Options for readers of that mount and for writers; `more` is what ClientOptions takes."""
         pair = self.pair
