@@ -25,9 +25,6 @@ T = TypeVar("T")
 
 _ATTEMPTS: Final = 20
 _PAUSE: Final = 0.02
-_TABLE_BYTES: Final = 8 << 20
-"""What is held in memory before it becomes a file. It is read from the log when the files are opened: 0.1 s or less,
-which a takeover and every follower waits for."""
 _INFO_LOG_BYTES: Final = 1 << 20
 
 
@@ -69,6 +66,7 @@ class Shape:
     """What the files are opened with."""
 
     compression: str
+    buffer_bytes: int
     cache: Cache
 
 
@@ -144,7 +142,7 @@ def _options(shape: Shape) -> Options:
     options = Options(raw_mode=True)
     # A follower holds every table open: the writer removes those that it has merged.
     options.set_max_open_files(-1)
-    options.set_write_buffer_size(_TABLE_BYTES)
+    options.set_write_buffer_size(shape.buffer_bytes)
     options.set_max_log_file_size(_INFO_LOG_BYTES)
     options.set_keep_log_file_num(2)
     options.set_stats_dump_period_sec(0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ikvcore.testing.faults import children, pinned
+from ikvcore.testing.faults import children, kills, pinned
 from ikvcore.testing.faults.__main__ import main
 from ikvcore.testing.faults.campaigns import CAMPAIGNS
 from ikvcore.testing.faults.leaks import Sample, grown
@@ -33,6 +33,11 @@ def short(name: str, directory: Path) -> Result:
 @pytest.mark.parametrize("name", ["killed-writers", "killed-ingesters", "killed-readers"])
 def test_kill_9_loses_invents_and_repeats_nothing(name: str, tmp_path: Path) -> None:
     short(name, tmp_path).require()
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "rocksdb"])
+def test_kill_9_of_an_ingester_costs_other_backends_nothing_either(backend: str, tmp_path: Path) -> None:
+    kills.ingesters(times=5, seed=1, directory=tmp_path / "kills", pair=Pair(backend=backend)).require()
 
 
 def test_an_ingester_that_is_killed_stopped_or_silent_is_replaced(tmp_path: Path) -> None:
@@ -109,6 +114,15 @@ def test_the_table_replaces_the_one_before(tmp_path: Path) -> None:
     assert text.endswith("\nAfter.\n")
     assert text.count("| a \\| b | 1,000 | x | 0 | 3 | v |\n") == 1
     assert "an old table" not in text
+
+
+def test_the_table_says_which_backend_and_what_is_not_run_on_it(tmp_path: Path) -> None:
+    table = tmp_path / "reliability.md"
+    given = ["--backend", "rocksdb", "--only", "power-losses", "--table", str(table), "--directory", str(tmp_path)]
+    assert main(given) == 0
+    (row,) = [line for line in table.read_text().splitlines() if "power-losses" in line]
+    assert row.startswith("| rocksdb: power-losses | 0 | NOT RUN: ")
+    assert "rocksdict" in row
 
 
 def test_the_program_says_what_was_violated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

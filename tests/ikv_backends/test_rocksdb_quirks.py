@@ -85,7 +85,8 @@ def test_commits_are_synced_for_power_loss_alone(directory: Path, word: str, syn
 
 
 @pytest.mark.parametrize(
-    "bad", [{"durability": "none"}, {"compression": "rar"}, {"cache_bytes": -1}, {"cache_bytes": True}]
+    "bad",
+    [{"durability": "none"}, {"compression": "rar"}, {"cache_bytes": -1}, {"cache_bytes": True}, {"buffer_bytes": 1}],
 )
 def test_impossible_options_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(InvalidOptionError, match=next(iter(bad))):
@@ -236,12 +237,11 @@ def test_a_follower_leaves_nothing_behind(directory: Path, storage: RocksdbStora
 WRITER = """
     import random, sys
     from pathlib import Path
-    from ikv_backends import _rocksdb_files
     from ikv_backends.rocksdb import RocksdbOptions, RocksdbStorage
     sys.path.insert(0, sys.argv[2])
     from test_rocksdb_quirks import step
-    _rocksdb_files._TABLE_BYTES = 1 << 18  # becomes a table many times a second
-    storage = RocksdbStorage(Path(sys.argv[1]), RocksdbOptions(durability="process-crash"))
+    # A table comes to be many times a second.
+    storage = RocksdbStorage(Path(sys.argv[1]), RocksdbOptions(durability="process-crash", buffer_bytes=1 << 18))
     dice, state = random.Random(1), {}
     for number in range(10**9):
         storage.commit(step(number, state, dice), expect={})

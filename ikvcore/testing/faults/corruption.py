@@ -184,7 +184,7 @@ def _chosen(kind: str, file: Path, dice: random.Random, number: int) -> _Damage:
     if kind == "cut":
         lengths = [0, dice.randrange(size), dice.randrange(-(-size // _PAGE)) * _PAGE]
         return _Damage(length=min(lengths[number % 3], size - 1))
-    if size < 2 * _PAGE or number % 2:
+    if size < 3 * _PAGE or number % 2:
         return _Damage(bit=dice.randrange(8 * size))
     # A meta page, or the head of any other: its number, flags, limits and pointers.
     page, depth = (dice.randrange(2), 152) if number % 8 == 0 else (dice.randrange(2, size // _PAGE), 64)
