@@ -394,11 +394,16 @@ class LmdbEnvironment:
         return env
 
     def _check_length(self, env: lmdb.Environment) -> None:
-        """Refuse a file that ends before the pages that it speaks of: touching those kills the process (SIGBUS)."""
+        """Refuse a file that ends before pages that it needs: touching those kills the process (SIGBUS)."""
         wanted = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
-        if (found := self.size()) < wanted:
+        if (found := self.size()) >= wanted:
+            return
+        missing = check_pages(self._data_file, env.begin, end_alone=True)
+        if missing:
             env.close()
-            raise self._damaged(f"its data file has {found:,} bytes of at least {wanted:,}; restore it from a copy")
+            raise self._damaged(
+                f"its data file has {found:,} bytes of at least {wanted:,} ({missing[0]}); restore it from a copy"
+            )
 
     def _reopen(self) -> None:
         if not self._suspect:  # another thread did it while this one waited
