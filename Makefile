@@ -4,6 +4,7 @@
 #
 #   make test                          lint, types, tests
 #   make test ARGS="-k registry -x"    options for pytest
+#   make test JOBS=0                   one test after the other
 #   make test PYTHON=python3.12        another Python than python3
 #   make demo                          real data into a store, and reads of it, measured
 #   make faults                        the tests of faults in their full form: an hour or more
@@ -13,6 +14,8 @@
 
 PYTHON = python3
 ARGS =
+# Most of a test is waiting: for a disk, a process, a moment. So there are more at a time than this machine's processors.
+JOBS = 3
 
 PY = .venv/bin/python
 
@@ -43,7 +46,7 @@ types: venv lint
 
 # Last, so that the last lines say what did not run.
 pytest: venv types
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 demo: venv
 	$(PY) examples/flights/demo.py
