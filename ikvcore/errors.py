@@ -535,9 +535,11 @@ def near_miss(name: str, valid: Iterable[str]) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value's repr, cut so that a huge one does not fill the log."""
+    """A value's repr, cut so that a huge one does not fill the log: in its middle, since a path ends in what tells."""
     try:
         text = repr(value)
     except ValueError:  # an int of more digits than Python converts
         return f"a huge {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:60]}... ({type(value).__name__}, {len(text):,} characters)"
+    if len(text) <= 80:
+        return text
+    return f"{text[:30]}...{text[-30:]} ({type(value).__name__}, {len(text):,} characters)"
