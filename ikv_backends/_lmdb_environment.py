@@ -127,7 +127,7 @@ class LmdbEnvironment:
         self._suspect = False
         self._readers_checked = time.monotonic()
         self._commits = 0
-        self._waiting: dict[int, float] = {}  # thread -> since when it waits for LMDB's write lock
+        self._waiting: set[int] = set()  # threads that wait for LMDB's write lock
         self._env: lmdb.Environment | None = self._open(create)
         self.begin: Callable[[], Transaction] = self._env.begin
         """LMDB's own method, for reads that are too short for a call more. Where it fails, `begin_read` knows why."""
@@ -245,16 +245,16 @@ class LmdbEnvironment:
 
     def _begin_write(self) -> Transaction:
         thread = threading.get_ident()
-        self._waiting[thread] = time.monotonic()
+        self._waiting.add(thread)
         try:
             return self._usable().begin(write=True)
         finally:
-            del self._waiting[thread]
+            self._waiting.discard(thread)
 
     @property
-    def waiting_since(self) -> float | None:
+    def is_waiting(self) -> bool:
         """See _lmdb_writer."""
-        return min(list(self._waiting.values()), default=None)
+        return bool(self._waiting)
 
     def _cure(self, exc: BaseException) -> Callable[[], object] | None:
         if isinstance(exc, _SuspectError):

@@ -47,8 +47,8 @@ class _Kind:
     fault: str
     strike: Callable[[_Mount, _Tally], None]
     limit: float
-    """Seconds within which another process has committed: a tick; the silence that is suffered; or that and then the
-    five seconds for which a write has to be kept from beginning before its holder is looked at, once a second."""
+    """Seconds within which another process has committed: a tick, or the silence that is suffered and some. The five
+    seconds for which a stopped process has to keep writes from beginning pass at the same time."""
     lanes: int
     """Mounts at once."""
 
@@ -186,7 +186,7 @@ def _silence(mount: _Mount, tally: _Tally, number: int) -> None:
 _KINDS: Final = (
     _Kind(fault="ingester killed", strike=_kill, limit=1.0, lanes=1),
     _Kind(fault="ingester stopped (SIGSTOP) outside a commit", strike=_stop_outside, limit=6.0, lanes=2),
-    _Kind(fault="ingester stopped (SIGSTOP) inside a commit", strike=_stop_inside, limit=15.0, lanes=3),
+    _Kind(fault="ingester stopped (SIGSTOP) inside a commit", strike=_stop_inside, limit=6.0, lanes=2),
     _Kind(fault="ingester silent: one C call of 8 s holds the GIL", strike=_hold_gil, limit=6.0, lanes=2),
     _Kind(fault="ingester silent: its thread is held for 8 s before a commit", strike=_hold_loop, limit=6.0, lanes=2),
 )
@@ -229,7 +229,7 @@ def run(*, times: int, seed: int, directory: Path, pair: Pair, slack: float = 1.
 def _words(kind: _Kind, tally: _Tally) -> str:
     parts = [f"replaced within {max(tally.seconds):.2f} s (median {statistics.median(tally.seconds):.2f} s)"]
     if kind.strike is _stop_inside:
-        parts.append(f"{tally.killed} killed after others had waited 5 s to write")
+        parts.append(f"{tally.killed} killed after no write could begin for 5 s")
     if kind.strike is not _kill:
         parts.append(f"{tally.fenced} went on later, each fenced at its first commit")
     return "; ".join(parts)
