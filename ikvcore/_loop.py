@@ -81,6 +81,7 @@ class ReplicaLoop:
         self._marked = False  # whether opened.json says that the files are being written, by this worker
         self._stopped = threading.Event()
         self._follow_until = 0.0
+        self._gave_up = False  # whether it follows so that somebody else takes the lock
         self._last_beat = 0.0
         self._found_locked = 0.0  # when this worker first saw the lock taken: a holder may never have been heard of
         self._told: object = None
@@ -152,7 +153,8 @@ class ReplicaLoop:
     def _may_ingest(self) -> bool:
         if self._lock is None or self._mount is None:
             return True
-        if time.monotonic() < self._follow_until:
+        follows = time.monotonic() < self._follow_until
+        if follows and self._gave_up:
             return False
         if self._lock.held:
             return True
@@ -160,7 +162,7 @@ class ReplicaLoop:
             self._found_locked, self._marked = 0.0, False  # who had it may have said that the files are closed
             return True
         self._found_locked = self._found_locked or time.monotonic()
-        return self._holder_is_silent(self._mount)
+        return not follows and self._holder_is_silent(self._mount)
 
     def _holder_is_silent(self, mount: Mount) -> bool:
         """Whether the lock is held, but whoever holds it has not been heard of for long.
@@ -252,6 +254,9 @@ class ReplicaLoop:
             self._failures, self.failure = 0, None  # what failed here is now the other worker's to find out
             self._forget()
             if self._lock is not None:
+                # A lock that was ours is for the other one to take now. One that was not, and can be had, was given up
+                # by a process that has died: its last commit can be what fenced us.
+                self._gave_up = self._lock.held
                 self._lock.release()
                 # The other one was heard of by its commit: should it fall silent now, its silence began here.
                 self._found_locked = time.monotonic()
