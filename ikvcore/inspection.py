@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
-from ikvcore import _verification
+from ikvcore import _store_inspection, _verification
 from ikvcore._arguments import as_list
 from ikvcore._damage import Damage
 from ikvcore._log_reader import EventStream, LogEvent, Place, starts_of
@@ -51,6 +51,7 @@ __all__ = [
     "list_plugins",
     "quarantined_events",
     "read_log",
+    "verify_log",
     "verify_replica",
 ]
 
@@ -88,6 +89,16 @@ def inspect_store(client_options: ClientOptions, *, patience: float = 1.0) -> St
     """How the store's log and the replica in the mount directory stand; see StoreInspection.report."""
     with StoreInspection(client_options) as inspection:
         return inspection.report(patience=patience)
+
+
+def verify_log(client_options: ClientOptions) -> list[str] | None:
+    """Read all of the store's log; one sentence for each thing that is wrong, none where all is well.
+
+    None where the transport has no VerifyLog and so cannot tell. The log may be in use; no replica is needed. The same
+    as ikvcore.admin.verify_log, for those who have a reader's options. Raises StoreAccessError, MissingOptionError, and
+    TransportError where nothing could be found out.
+    """
+    return _store_inspection.verify_log(client_options)
 
 
 def verify_replica(client_options: ClientOptions) -> list[str]:
