@@ -358,6 +358,20 @@ def few_reader_slots() -> None:
     _lmdb_environment._MAX_READERS = 12  # type: ignore[misc]
 
 
+def kilobyte_kept() -> None:
+    """Each reader that is shut down leaves a kilobyte behind."""
+    from ikvcore._reader import Reader
+
+    kept: list[bytearray] = []
+    shutdown = Reader.shutdown
+
+    def keeping(self: Any) -> None:
+        kept.append(bytearray(1_024))
+        shutdown(self)
+
+    Reader.shutdown = keeping  # type: ignore[method-assign]
+
+
 def killed_readers_kept() -> None:
     """Nobody looks whether readers are dead."""
     import lmdb

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ikvcore.testing.faults import children, pinned
+from ikvcore.testing.faults import children, leaks, pinned
 from ikvcore.testing.faults.__main__ import main
 from ikvcore.testing.faults.campaigns import CAMPAIGNS
 from ikvcore.testing.faults.leaks import Sample, grown
@@ -75,26 +75,40 @@ def test_nothing_leaks(tmp_path: Path) -> None:
     short("leaks", tmp_path).require()
 
 
+def test_a_kilobyte_that_each_round_forgets_would_be_found(tmp_path: Path) -> None:
+    """Already in the short form."""
+    fault = f"{SEEDED}:kilobyte_kept"
+    result = leaks.run(rounds=60, seconds=0.0, seed=1, directory=tmp_path / "leaks", pair=Pair(), fault=fault)
+    assert ["malloc" in violation for violation in result.violations] == [True]
+
+
 # -- the campaigns' own parts ------------------------------------------------------------------
 
 
+FLAT = Sample(descriptors=10, threads=3, heap=5 << 20, blocks=100_000, memory=20 << 20)
+
+
 @pytest.mark.parametrize(
-    ("name", "sample"),
+    ("name", "words", "a_round"),
     [
-        ("descriptors", lambda n: Sample(10 + n // 10, 3, 1 << 20)),
-        ("threads", lambda n: Sample(10, 3 + n // 10, 1 << 20)),
-        ("memory", lambda n: Sample(10, 3, (1 << 20) + n * (1 << 20))),
+        ("descriptors", "descriptors", 0.01),
+        ("threads", "threads", 0.01),
+        ("heap", "bytes in use by malloc", 1_024),
+        ("blocks", "blocks in use by Python", 3),
+        ("memory", "bytes of anonymous memory", 8_192),
     ],
 )
-def test_growth_is_seen(name: str, sample: object) -> None:
-    assert callable(sample)
-    found = grown([sample(number) for number in range(30)], rounds=30)
-    assert len(found) == 1
-    assert found[0].startswith(name)
+def test_growth_is_seen(name: str, words: str, a_round: float) -> None:
+    """In 2,000 rounds, of which each forgets something small."""
+    samples = [FLAT._replace(**{name: getattr(FLAT, name) + int(66 * number * a_round)}) for number in range(30)]
+    (found,) = grown(samples, rounds=2_000)
+    assert found.startswith(f"{words} grew")
 
 
 def test_what_is_flat_is_not_growth() -> None:
-    assert grown([Sample(10 + (number < 5), 3, 1 << 20) for number in range(30)], rounds=30) == []
+    """Nor is what is in use for a moment, or was in the beginning."""
+    samples = [FLAT._replace(descriptors=10 + (number % 3 == 1), heap=FLAT.heap - (number < 9)) for number in range(30)]
+    assert grown(samples, rounds=30) == []
 
 
 def test_the_table_replaces_the_one_before(tmp_path: Path) -> None:
