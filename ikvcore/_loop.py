@@ -16,12 +16,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from ikvcore._generations import Generations
 from ikvcore._ingest import Ingester
 from ikvcore._mount import Mount, MountLock
 from ikvcore._opened import Opened
+from ikvcore._progress import COMMIT_KEY
 from ikvcore._rebuild import Rebuild
 from ikvcore._status import SILENCE, Status, boot_id
 from ikvcore.errors import FencedError, IKVError, LogDivergedError, LogTrimmedError, ReplicaDamagedError
@@ -79,6 +81,7 @@ class ReplicaLoop:
         self._rebuild: Rebuild | None = None
         self._looked = 0.0
         self._marked = False  # whether opened.json says that the files are being written, by this worker
+        self._noted: Path | None = None  # the generation of which opened.json says that it has a commit
         self._stopped = threading.Event()
         self._follow_until = 0.0
         self._gave_up = False  # whether it follows so that somebody else takes the lock
@@ -207,7 +210,11 @@ class ReplicaLoop:
         try:
             if self._ingester is None:
                 self._ingester = self._make_ingester(self._generations.storage)
-            return self._ingester.step(TICK)
+                self._note_use()
+            committed = self._ingester.step(TICK)
+            if committed:
+                self._note_use()
+            return committed
         except ReplicaDamagedError as exc:
             # A read may have met it first, and noted it; where nothing can be noted, nothing takes its place.
             if not self._generations.found_damaged(exc.what, storage) and self._generations.damage is None:
@@ -235,6 +242,7 @@ class ReplicaLoop:
         if done:
             # Its ingester goes on as ours.
             self._ingester, self._rebuild = self._rebuild.ingester, None
+            self._note_use()
             self._on_change()
         return True
 
@@ -245,6 +253,20 @@ class ReplicaLoop:
             if self._quarantine:
                 self._mount.note_quarantine()
         self._marked = True
+
+    def _note_use(self) -> None:
+        """Say that the current generation has a commit, so that nobody takes it for new where its files are lost."""
+        current = self._generations.current
+        if self._mount is None or current.directory is None or self._noted == current.directory:
+            return
+        if current.storage is None or current.storage.read_meta([COMMIT_KEY]) == [None]:
+            return
+        try:
+            if Opened.holds(self._mount.path) != current.directory.name:
+                Opened.mark(self._mount.path, clean=False, holds=current.directory.name)
+            self._noted = current.directory
+        except OSError as exc:  # the next commit tries again
+            _log.warning("opened.json could not be written: %s", exc)
 
     def _work(self, step: Callable[[], bool]) -> None:
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ikvcore._mount import Mount, MountLock
+from ikvcore._opened import Opened
 from ikvcore._registry import build_options, load_backend
 from ikvcore._status import Status
 from ikvcore._storage import as_storage
@@ -70,7 +71,8 @@ def opened_storage(
 ) -> Iterator[Storage]:
     """The storage in a mount's generation. `alone`: somebody holds the mount for us, where it cannot be shared.
 
-    Raises MountBusyError where it is open elsewhere and not shared, StorageError, PluginError, OptionsError.
+    Raises MountBusyError where it is open elsewhere and not shared, ReplicaDamagedError, StorageError, PluginError,
+    OptionsError.
     """
     plugin = load_backend(backend)
     context = BackendContext(
@@ -79,6 +81,7 @@ def opened_storage(
     with _alone(path, backend, shared=plugin.info.process_shared or alone):
         storage = as_storage(plugin.hook.ikv_open_backend(context=context), plugin.info)
         try:
+            Opened.refuse_emptied(generation, storage)
             yield storage
         finally:
             storage.close()
