@@ -129,6 +129,8 @@ class LmdbEnvironment:
         self._commits = 0
         self._waiting: set[int] = set()  # threads that wait for LMDB's write lock
         self._env: lmdb.Environment | None = self._open(create)
+        status = self._data_file.stat()
+        self._opened_file = (status.st_dev, status.st_ino)
         self.begin: Callable[[], Transaction] = self._env.begin
         """LMDB's own method, for reads that are too short for a call more. Where it fails, `begin_read` knows why."""
         after_fork_in_child(self)
@@ -290,6 +292,15 @@ class LmdbEnvironment:
             return self._data_file.stat().st_size
         except OSError as exc:
             raise self._error(f"{self._described} has lost its data file: {exc}") from exc
+
+    def check_file(self) -> None:
+        """Raise where the data file is no longer the one that was opened: what is written would be nowhere."""
+        found = None
+        with suppress(FileNotFoundError):
+            status = self._data_file.stat()
+            found = (status.st_dev, status.st_ino) if status.st_size else None
+        if found != self._opened_file:
+            raise self._damaged("its data file was removed, emptied or replaced while it was open; restore it")
 
     def check_pages(self) -> list[str]:
         """What is wrong with the file's pages at the last commit, see _lmdb_pages; others may be writing."""
