@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ikvcore.testing.faults import children, leaks, pinned
+from ikvcore.testing.faults import children, leaks, pinned, takeover, threads
 from ikvcore.testing.faults.__main__ import main
 from ikvcore.testing.faults.campaigns import CAMPAIGNS
 from ikvcore.testing.faults.leaks import Sample, grown
@@ -40,6 +40,19 @@ def test_an_ingester_that_is_killed_stopped_or_silent_is_replaced(tmp_path: Path
     short("takeover", tmp_path).require()
 
 
+@pytest.mark.parametrize(
+    ("fault", "only", "wrong"),
+    [
+        ("lock_tried_once", "ingester killed", "the limit is 1 s"),
+        ("silent_ones_killed", "ingester stopped (SIGSTOP) outside", "though it was only silent"),
+    ],
+)
+def test_a_takeover_that_is_late_or_violent_would_be_found(tmp_path: Path, fault: str, only: str, wrong: str) -> None:
+    path = f"{SEEDED}:{fault}"
+    result = takeover.run(times=1, seed=1, directory=tmp_path / "t", pair=Pair(), only=only, fault=path)
+    assert any(wrong in violation for violation in result.violations), result.violations
+
+
 def test_readers_killed_in_a_read_keep_no_pages(tmp_path: Path) -> None:
     """Not even their slots: there are fewer of them than readers are killed."""
     fault = f"{SEEDED}:few_reader_slots"
@@ -55,6 +68,18 @@ def test_readers_that_are_never_cleared_away_would_be_found(tmp_path: Path) -> N
 
 def test_sixteen_threads_read_write_close_and_open(tmp_path: Path) -> None:
     short("threads", tmp_path).require()
+
+
+def test_a_mount_that_is_closed_under_others_would_be_found(tmp_path: Path) -> None:
+    fault = f"{SEEDED}:closed_under_others"
+    result = threads.run(seconds=2.0, seed=1, directory=tmp_path / "threads", pair=Pair(), fault=fault)
+    assert any("ShutDownError" in violation for violation in result.violations)
+
+
+def test_a_write_that_is_lost_in_a_child_would_be_found(tmp_path: Path) -> None:
+    fault = f"{SEEDED}:written_in_a_child"
+    result = children.run(times=1, seed=1, directory=tmp_path / "c", pair=Pair(), ways=["fork"], fault=fault)
+    assert ["a child: call 0 gave Token" in violation for violation in result.violations] == [True]
 
 
 def test_children_work_or_are_refused_at_once(tmp_path: Path) -> None:

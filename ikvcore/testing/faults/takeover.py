@@ -195,16 +195,31 @@ _KINDS: Final = (
 # -- the campaign ------------------------------------------------------------------------------
 
 
-def run(*, times: int, seed: int, directory: Path, pair: Pair, slack: float = 1.0) -> Result:
-    """Each fault so many times. `slack` stretches the limits, where other work on the machine is not to count."""
+def run(
+    *,
+    times: int,
+    seed: int,
+    directory: Path,
+    pair: Pair,
+    slack: float = 1.0,
+    only: str = "",
+    fault: str | None = None,
+) -> Result:
+    """Each fault so many times. `slack` stretches the limits, where other work on the machine is not to count.
+
+    only: the faults whose words begin so. fault: FILE.py:FUNCTION that breaks something in every process.
+    """
+    kinds = [kind for kind in _KINDS if kind.fault.startswith(only)]
     rows: list[Row] = []
     violations: list[str] = []
     chosen = pair.with_durability("process-crash")
-    tallies: dict[str, _Tally] = {kind.fault: _Tally() for kind in _KINDS}
-    with Zygote(chosen, directory) as zygote, ThreadPoolExecutor(sum(kind.lanes for kind in _KINDS)) as pool:
+    tallies: dict[str, _Tally] = {kind.fault: _Tally() for kind in kinds}
+    with Zygote(chosen, directory) as zygote, ThreadPoolExecutor(sum(kind.lanes for kind in kinds)) as pool:
         lanes = [
-            pool.submit(_lane, kind, share, seed + 100 * number + lane, zygote, directory / f"{number}-{lane}", chosen)
-            for number, kind in enumerate(_KINDS)
+            pool.submit(
+                _lane, kind, share, seed + 100 * number + lane, zygote, directory / f"{number}-{lane}", chosen, fault
+            )
+            for number, kind in enumerate(kinds)
             for lane, share in enumerate(_shares(times, kind.lanes))
         ]
         for done in lanes:
@@ -214,7 +229,7 @@ def run(*, times: int, seed: int, directory: Path, pair: Pair, slack: float = 1.
             total.fenced += tally.fenced
             total.killed += tally.killed
             total.wrong += tally.wrong
-    for kind in _KINDS:
+    for kind in kinds:
         tally = tallies[kind.fault]
         limit = kind.limit * slack
         late = [took for took in tally.seconds if took > limit]
@@ -240,10 +255,12 @@ def _shares(times: int, lanes: int) -> Sequence[int]:
     return [share for share in shares if share]
 
 
-def _lane(kind: _Kind, times: int, seed: int, zygote: Zygote, directory: Path, pair: Pair) -> tuple[_Kind, _Tally]:
+def _lane(
+    kind: _Kind, times: int, seed: int, zygote: Zygote, directory: Path, pair: Pair, fault: str | None
+) -> tuple[_Kind, _Tally]:
     """One mount, its faults one after the other, and its check."""
     tally = _Tally()
-    arena = Arena(zygote, directory, pair, Workload(seed=seed), partitions=1 + seed % 4)
+    arena = Arena(zygote, directory, pair, Workload(seed=seed), partitions=1 + seed % 4, fault=fault)
     mount = _Mount(arena, seed)
     try:
         for _ in range(times):
