@@ -124,8 +124,8 @@ def run(*, rounds: int, seconds: float, seed: int, directory: Path, pair: Pair, 
         if not float(arguments[1]):
             continue
         target = Target.make(directory / arguments[0], fast)
-        arguments += () if fault is None else (fault,)
-        ended = play(__name__, target, Workload(seed=seed), *arguments, patience=120 + rounds + 3 * seconds)
+        broken = () if fault is None else (fault,)
+        ended = play(__name__, target, Workload(seed=seed), *arguments, *broken, patience=120 + rounds + 3 * seconds)
         samples = [Sample(*sample) for sample in ended.answer.get("samples", [])]
         done = ended.answer.get("done", 0)
         wrong = ended.wrong or grown(samples, done)
