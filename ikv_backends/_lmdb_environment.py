@@ -300,7 +300,10 @@ class LmdbEnvironment:
             status = self._data_file.stat()
             found = (status.st_dev, status.st_ino) if status.st_size else None
         if found != self._opened_file:
-            raise self._damaged("its data file was removed, emptied or replaced while it was open; restore it")
+            raise self._damaged(
+                "its data file was removed, emptied or replaced while it was open; end the processes that use it, and "
+                "restore the file"
+            )
 
     def check_pages(self) -> list[str]:
         """What is wrong with the file's pages at the last commit, see _lmdb_pages; others may be writing."""
@@ -422,6 +425,7 @@ class LmdbEnvironment:
         self._usable().close()
         # Closed for good if it cannot be opened now: a later call says so, and so does a new client.
         self._env, self.begin = None, self._refuse
+        self.check_file()
         self._env = self._open(create=False)
         self.begin = self._env.begin
         self._suspect = False
