@@ -401,7 +401,7 @@ class LmdbEnvironment:
                 if reserve <= _SMALLEST_RESERVE:
                     raise self._error(f"no address space for {self._described}: {exc}") from exc
                 reserve >>= 1  # a limit on address space (ulimit -v)
-            except lmdb.Error as exc:
+            except (lmdb.Error, OSError) as exc:  # the binding makes the directory, in Python's own way
                 raise self.failure("opened", exc) from exc
         self._check_length(env)
         env.reader_check()
