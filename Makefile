@@ -7,8 +7,10 @@
 #   make test JOBS=0                   one test after the other
 #   make test PYTHON=python3.12        another Python than python3
 #   make demo                          real data into a store, and reads of it, measured
-#   make faults                        the tests of faults in their full form: an hour or more
-#   make reference                     write docs/reference/ again
+#   make faults                        the tests of faults in their full form, and their table in docs/reliability.md:
+#                                      hours
+#   make faults ARGS="--only threads"  one of them, and no table
+#   make reference                     write again what docs/ has from the code
 #   make proto                         compile the wire schema again
 #   make clean
 
@@ -52,10 +54,11 @@ demo: venv
 	$(PY) examples/flights/demo.py
 
 faults: venv
-	$(PY) -m ikvcore.testing.faults --full $(ARGS)
+	$(PY) -m ikvcore.testing.faults --full $(if $(ARGS),$(ARGS),--table docs/reliability.md)
 
 reference: venv
 	$(PY) scripts/cli_reference.py
+	$(PY) scripts/seeded_faults.py
 
 proto: venv
 	$(PY) -m grpc_tools.protoc -I ikvcore/_proto --descriptor_set_out=ikvcore/_proto/ikvschemas.binpb \

@@ -11,7 +11,7 @@ from ikvcore.testing.faults import children, leaks, pinned, takeover, threads
 from ikvcore.testing.faults.__main__ import main
 from ikvcore.testing.faults.campaigns import CAMPAIGNS
 from ikvcore.testing.faults.leaks import Sample, grown
-from ikvcore.testing.faults.result import BEGIN, END, Result, Row, write_table
+from ikvcore.testing.faults.result import BEGIN, END, Result, Row, table, write_table
 from ikvcore.testing.faults.target import Pair
 
 SEEDED = Path(__file__).with_name("seeded.py")
@@ -140,22 +140,30 @@ def test_the_table_replaces_the_one_before(tmp_path: Path) -> None:
     """And nothing else of the document."""
     document = tmp_path / "reliability.md"
     document.write_text(f"# Before\n\n{BEGIN}\nan old table\n{END}\n\nAfter.\n")
-    row = Row(fault="a | b", times=1_000, happened="x", violations=0, seed=3, versions="v")
+    row = Row(fault="a | b", times=1_000, happened="x", violations=0, seed=3, versions="Python 7, lmdb 8")
     for _ in range(2):
         write_table(document, [row])
     text = document.read_text()
     assert text.startswith("# Before\n")
     assert text.endswith("\nAfter.\n")
-    assert text.count("| a \\| b | 1,000 | x | 0 | 3 | v |\n") == 1
+    assert text.count("Versions: Python 7, lmdb 8.\n") == 1
+    assert text.count("| a \\| b | 1,000 | x | 0 | 3 |\n") == 1
     assert "an old table" not in text
+
+
+def test_rows_of_different_versions_tell_their_own() -> None:
+    rows = [Row(fault="a", times=1, happened="x", violations=0, seed=3, versions=version) for version in ("v", "w")]
+    text = table(rows)
+    assert "| Seed | Versions |\n" in text
+    assert "| a | 1 | x | 0 | 3 | v |\n| a | 1 | x | 0 | 3 | w |\n" in text
 
 
 def test_the_program_says_what_was_violated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its exit status, and in the table that it writes."""
     monkeypatch.setattr("ikvcore.testing.faults.kills.writers", _violated)
-    table = tmp_path / "reliability.md"
-    assert main(["--only", "killed-writers", "--table", str(table), "--directory", str(tmp_path), "--seed", "5"]) == 1
-    assert "| seeded | 12 | lost | 1 | 5 |" in table.read_text()
+    page = tmp_path / "reliability.md"
+    assert main(["--only", "killed-writers", "--table", str(page), "--directory", str(tmp_path), "--seed", "5"]) == 1
+    assert "| seeded | 12 | lost | 1 | 5 |" in page.read_text()
 
 
 def test_a_campaign_that_dies_is_a_violation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,9 +171,9 @@ def test_a_campaign_that_dies_is_a_violation(tmp_path: Path, monkeypatch: pytest
         raise TimeoutError("not within 60 s: something")
 
     monkeypatch.setattr("ikvcore.testing.faults.kills.writers", dying)
-    table = tmp_path / "reliability.md"
-    assert main(["--only", "killed-writers", "--table", str(table), "--directory", str(tmp_path)]) == 1
-    assert "TimeoutError: not within 60 s: something | 1 |" in table.read_text()
+    page = tmp_path / "reliability.md"
+    assert main(["--only", "killed-writers", "--table", str(page), "--directory", str(tmp_path)]) == 1
+    assert "TimeoutError: not within 60 s: something | 1 |" in page.read_text()
 
 
 def _violated(*, times: int, seed: int, directory: Path, pair: Pair) -> Result:
