@@ -128,9 +128,9 @@ class Target:
 @contextmanager
 def _quickly_verified() -> Iterator[None]:
     """An account that is made meanwhile has a passkey that takes no time to verify, as thousands of processes do."""
-    before = _passkeys._LOG_N
-    vars(_passkeys)["_LOG_N"] = 1
+    before = _passkeys._NOBODY  # its parameters are those of a new hash
+    vars(_passkeys)["_NOBODY"] = before._replace(log_n=6)
     try:
         yield
     finally:
-        vars(_passkeys)["_LOG_N"] = before
+        vars(_passkeys)["_NOBODY"] = before
