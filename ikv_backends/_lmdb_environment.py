@@ -43,7 +43,8 @@ _LOCK_BYTES: Final = (_MAX_READERS + 64) * 64
 _SPARE_TRANSACTIONS: Final = 64
 _ATTEMPTS: Final = 4
 _GROWTHS: Final = 8
-_READER_CHECK_SECONDS: Final = 60.0
+_READER_CHECK_SECONDS: Final = 1.0
+"""A look costs some microseconds for each process that reads; what a dead one pins, a busy writer piles up."""
 _FORGET_EVERY: Final = 128
 """Commits after which a writer gives up the pages that it has touched."""
 _MARGIN: Final = 1 << 20
