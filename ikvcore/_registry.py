@@ -47,12 +47,14 @@ __all__ = [
     "Requirements",
     "build_options",
     "check_requirements",
+    "import_plugin",
     "installed",
     "load",
     "load_backend",
     "load_transport",
     "missing_requirements",
     "refresh",
+    "unknown_hooks",
 ]
 
 Info: TypeAlias = BackendInfo | TransportInfo
@@ -121,7 +123,8 @@ def load_transport(name: str) -> LoadedPlugin[TransportInfo]:
 
 
 def load(kind: Kind, name: str) -> LoadedPlugin[BackendInfo] | LoadedPlugin[TransportInfo]:
-    """As load_backend or load_transport."""
+    """As load_backend or load_transport; observers are loaded in ikvcore._observers."""
+    assert kind != "observer"
     return load_backend(name) if kind == "backend" else load_transport(name)
 
 
@@ -166,7 +169,7 @@ class _Group(Generic[InfoT]):
             return self._loaded[candidate.qualified_name]
 
     def _load(self, candidate: Candidate) -> LoadedPlugin[InfoT]:
-        plugin = _import(candidate)
+        plugin = import_plugin(candidate)
         already = self._manager.is_registered(plugin)  # two names, or two distributions, may lead to one object
         try:
             if not already:
@@ -188,20 +191,10 @@ class _Group(Generic[InfoT]):
             raise _broken(candidate, exc) from exc
         if not self._manager.get_hookcallers(plugin):
             raise _broken(candidate, f"{candidate.entry_point.value} has no function marked with hookimpl")
-        unknown = self._unknown_hooks(plugin)
+        unknown = unknown_hooks(self._manager, plugin)
         if unknown:
             self._check_declared_version(candidate, plugin)
             raise _broken(candidate, f"it implements unknown hook {unknown[0]!r}{near_miss(unknown[0], _all_hooks())}")
-
-    def _unknown_hooks(self, plugin: object) -> list[str]:
-        """As pluggy's check_pending, for one plugin and with the hooks of both kinds known."""
-        implemented = [
-            implementation
-            for caller in self._manager.get_hookcallers(plugin) or ()
-            for implementation in caller.get_hookimpls()
-            if caller.name not in _all_hooks() and implementation.plugin is plugin
-        ]
-        return [each.opts["specname"] or each.function.__name__ for each in implemented if not each.optionalhook]
 
     def _check_declared_version(self, candidate: Candidate, plugin: object) -> None:
         """Hooks of another API version fail in many ways; that it is another version explains them all."""
@@ -249,15 +242,27 @@ _BACKENDS: Final = _Group("backend", "BackendSpec", BackendInfo)
 _TRANSPORTS: Final = _Group("transport", "TransportSpec", TransportInfo)
 
 
+def unknown_hooks(manager: pluggy.PluginManager, plugin: object) -> list[str]:
+    """As pluggy's check_pending, for one plugin and with the hooks of all kinds known."""
+    implemented = [
+        implementation
+        for caller in manager.get_hookcallers(plugin) or ()
+        for implementation in caller.get_hookimpls()
+        if caller.name not in _all_hooks() and implementation.plugin is plugin
+    ]
+    return [each.opts["specname"] or each.function.__name__ for each in implemented if not each.optionalhook]
+
+
 def _all_hooks() -> list[str]:
     """Hooks of all groups: one module may serve as a backend and as a transport."""
     from ikvcore import hookspecs
 
-    specs = (hookspecs.BackendSpec, hookspecs.TransportSpec)
-    return [name for spec in specs for name in vars(spec) if name.startswith("ikv_")]
+    specs = (hookspecs.BackendSpec, hookspecs.TransportSpec, hookspecs.ObserverSpec)
+    return [name for spec in specs for name in vars(spec) if not name.startswith("_")]
 
 
-def _import(candidate: Candidate) -> object:
+def import_plugin(candidate: Candidate) -> object:
+    """What the entry point names. Raises PluginNotFoundError, PluginBrokenError."""
     try:
         return candidate.entry_point.load()
     except ImportError as exc:

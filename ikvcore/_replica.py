@@ -19,6 +19,7 @@ from ikvcore._generations import Generation, Generations
 from ikvcore._ingest import Ingester
 from ikvcore._loop import ReplicaLoop, Role
 from ikvcore._mount import Manifest, Mount, MountLock
+from ikvcore._observers import Audience
 from ikvcore._opened import Opened
 from ikvcore._progress import PartitionProgress, read_progress
 from ikvcore._status import Status
@@ -66,6 +67,8 @@ class ReplicaPlan:
     history: str
     backend_given: Mapping[str, Any] = field(default_factory=dict)
     """The backend's options as they were given."""
+    audience: Audience = field(default_factory=Audience)
+    """Whom the client observes with."""
 
 
 @dataclass(slots=True)
@@ -97,6 +100,9 @@ class Replica:
         self.store = transport.describe()
         self.partitions = plan.partitions
         self.users = 0
+        self.audience = Audience()
+        """Those of the clients that have it open; the loop's thread tells them."""
+        self.audience.join(plan.audience)
         self._forked = False
         self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
         self._listening = threading.RLock()  # as in Reader: a signal handler may come while it is held
@@ -187,6 +193,8 @@ class Replica:
             partitions=self.partitions,
             quarantine=self.plan.on_bad_event == "quarantine",
             partial_history=self.plan.history == "partial",
+            audience=self.audience,
+            mount=self.plan.mount,
         )
 
     def close(self) -> None:
