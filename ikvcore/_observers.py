@@ -16,7 +16,7 @@ from ikvcore._discovery import Candidate, installed, missing_requirements
 from ikvcore._observation import observation
 from ikvcore.errors import InvalidOptionError, near_miss
 
-__all__ = ["Audience", "Observer", "given_observers", "hooks_of", "installed_observers"]
+__all__ = ["Audience", "Observer", "given_observers", "hooks_of", "installed_observers", "load_observer"]
 
 _log = logging.getLogger(__name__)
 
@@ -112,7 +112,10 @@ _given: Final[weakref.WeakValueDictionary[int, Observer]] = weakref.WeakValueDic
 def installed_observers() -> list[Observer]:
     """Those whose requirements are there too; nothing of them is imported yet."""
     usable = [candidate for candidate in installed("observer") if not missing_requirements(candidate)]
-    return [_installed.setdefault(each.qualified_name, Observer(_title(each), partial(_load, each))) for each in usable]
+    return [
+        _installed.setdefault(each.qualified_name, Observer(_title(each), partial(load_observer, each)))
+        for each in usable
+    ]
 
 
 def given_observers(objects: Iterable[object]) -> list[Observer]:
@@ -138,10 +141,15 @@ def _title(candidate: Candidate) -> str:
     return f"{candidate.name!r} of {candidate.distribution} {candidate.version}"
 
 
-def _load(candidate: Candidate) -> Hooks:
-    from ikvcore._registry import import_plugin
+def load_observer(candidate: Candidate) -> Hooks:
+    """The hooks of one that is installed. Raises PluginNotFoundError, PluginBrokenError."""
+    from ikvcore._registry import broken, import_plugin
 
-    return hooks_of(import_plugin(candidate))
+    plugin = import_plugin(candidate)
+    try:
+        return hooks_of(plugin)
+    except Exception as exc:
+        raise broken(candidate, exc) from exc
 
 
 def hooks_of(plugin: Any) -> Hooks:

@@ -45,6 +45,7 @@ __all__ = [
     "LoadedPlugin",
     "PluginHooks",
     "Requirements",
+    "broken",
     "build_options",
     "check_requirements",
     "import_plugin",
@@ -95,7 +96,7 @@ class PluginHooks:
         except ImportError as exc:  # drivers may be imported as late as this
             _raise_import_error(self._candidate, exc)
         if result is None:
-            raise _broken(self._candidate, f"its hook {name} returned None")
+            raise broken(self._candidate, f"its hook {name} returned None")
         return result
 
 
@@ -188,13 +189,13 @@ class _Group(Generic[InfoT]):
             self._manager.register(plugin, name=candidate.qualified_name)
         except Exception as exc:  # pluggy names the hook and the argument that its specification lacks
             self._check_declared_version(candidate, plugin)
-            raise _broken(candidate, exc) from exc
+            raise broken(candidate, exc) from exc
         if not self._manager.get_hookcallers(plugin):
-            raise _broken(candidate, f"{candidate.entry_point.value} has no function marked with hookimpl")
+            raise broken(candidate, f"{candidate.entry_point.value} has no function marked with hookimpl")
         unknown = unknown_hooks(self._manager, plugin)
         if unknown:
             self._check_declared_version(candidate, plugin)
-            raise _broken(candidate, f"it implements unknown hook {unknown[0]!r}{near_miss(unknown[0], _all_hooks())}")
+            raise broken(candidate, f"it implements unknown hook {unknown[0]!r}{near_miss(unknown[0], _all_hooks())}")
 
     def _check_declared_version(self, candidate: Candidate, plugin: object) -> None:
         """Hooks of another API version fail in many ways; that it is another version explains them all."""
@@ -211,9 +212,9 @@ class _Group(Generic[InfoT]):
         info = self._call_info(candidate, hook)
         self._check_version(candidate, getattr(info, "api_version", API_VERSION))
         if not isinstance(info, self._info_type):
-            raise _broken(candidate, f"{self._info_hook} returned {info!r}, not a {self._info_type.__name__}")
+            raise broken(candidate, f"{self._info_hook} returned {info!r}, not a {self._info_type.__name__}")
         if not (isinstance(info.options, type) and dataclasses.is_dataclass(info.options)):
-            raise _broken(candidate, f"the options in its info, {info.options!r}, are not a dataclass")
+            raise broken(candidate, f"the options in its info, {info.options!r}, are not a dataclass")
         self._require_hook(candidate, hook, self._open_hook)
         for capability, name in _CAPABILITY_HOOKS.items():
             if capability in info.capabilities:
@@ -227,12 +228,12 @@ class _Group(Generic[InfoT]):
         except PluginError:
             raise
         except Exception as exc:
-            raise _broken(candidate, exc) from exc
+            raise broken(candidate, exc) from exc
 
     @staticmethod
     def _require_hook(candidate: Candidate, hook: PluginHooks, name: str) -> None:
         if not hook.implements(name):
-            raise _broken(candidate, f"{candidate.entry_point.value} does not implement {name}")
+            raise broken(candidate, f"{candidate.entry_point.value} does not implement {name}")
 
 
 _CAPABILITY_HOOKS: Final = {"Provisioning": "ikv_provisioning", "VerifyLog": "ikv_verify_log"}
@@ -268,17 +269,18 @@ def import_plugin(candidate: Candidate) -> object:
     except ImportError as exc:
         _raise_import_error(candidate, exc)
     except Exception as exc:
-        raise _broken(candidate, exc) from exc
+        raise broken(candidate, exc) from exc
 
 
 def _raise_import_error(candidate: Candidate, exc: ImportError) -> NoReturn:
     command = install_command(candidate.distribution, candidate.name)
     if command is not None and missing_requirements(candidate):
         raise PluginNotFoundError(candidate.kind, candidate.name, usable_names(candidate.kind), command) from exc
-    raise _broken(candidate, exc) from exc
+    raise broken(candidate, exc) from exc
 
 
-def _broken(candidate: Candidate, cause: object) -> PluginBrokenError:
+def broken(candidate: Candidate, cause: object) -> PluginBrokenError:
+    """The error for a plugin that is installed, but broken."""
     shown = f"{type(cause).__name__}: {cause}" if isinstance(cause, Exception) else cause
     return PluginBrokenError(candidate.kind, candidate.name, candidate.distribution, candidate.version, shown)
 

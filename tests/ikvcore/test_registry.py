@@ -1,4 +1,7 @@
-"""Discovery (C10) and requirements (C9), on real distributions that each test lays out for a process of its own."""
+"""Plugins that were found: whether they are what they say (C10), and what applications may require of them (C9).
+
+Each test lays distributions out as pip does, for a process of its own; test_discovery installs some with pip.
+"""
 
 from __future__ import annotations
 
@@ -265,14 +268,6 @@ def test_refresh_finds_what_was_installed_meanwhile(sites: Sites, site: Site) ->
 # -- not installed -----------------------------------------------------------------------------
 
 
-def test_an_unknown_name_gets_near_misses_and_what_is_installed(sites: Sites, site: Site) -> None:
-    site.backend("dist-a", "alpha")
-    [line] = sites.run("print(failure(load_backend, 'alhpa'))")
-    assert line.startswith("PluginNotFoundError: no backend named 'alhpa' is installed (did you mean 'alpha'?); ")
-    assert "installed: alpha, " in line
-    assert "pip" not in line
-
-
 def test_an_extra_of_that_name_gets_the_pip_command(sites: Sites, site: Site) -> None:
     site.distribution("ikvcore", metadata=["Provides-Extra: rocks-db"])
     [line] = sites.run("print(failure(load_backend, 'rocks_db'))")
@@ -433,25 +428,6 @@ def test_a_plugin_for_another_api_version_is_told_with_both_versions(sites: Site
 
 
 # -- clashes -----------------------------------------------------------------------------------
-
-
-def test_two_distributions_that_claim_one_name_clash_until_one_is_chosen(sites: Sites, site: Site) -> None:
-    site.backend("dist-a", "same", durability="power-loss")
-    site.backend("Dist_B", "same")
-    site.backend("dist-c", "other")
-    clash, *chosen = sites.run("""
-        print(failure(load_backend, "same"))
-        for name in ("dist-a:same", "Dist_B:same", "dist.b:same", "other"):
-            plugin = load_backend(name)
-            print(plugin.name, plugin.distribution, plugin.hook.ikv_backend_info().durability.word)
-        print(failure(load_backend, "dist-c:same"))
-        """)
-    assert clash == (
-        "PluginClashError: backend 'same' is claimed by dist-a and by Dist_B; "
-        "choose one by naming it 'dist-a:same' or 'Dist_B:same'"
-    )
-    assert chosen[:4] == ["same dist-a power-loss", "same Dist_B none", "same Dist_B none", "other dist-c none"]
-    assert chosen[4].startswith("PluginNotFoundError: no backend named 'dist-c:same' is installed (did you mean ")
 
 
 def test_a_built_in_name_can_be_claimed_and_chosen_too(sites: Sites, site: Site) -> None:
