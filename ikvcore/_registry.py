@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -300,9 +299,15 @@ class Requirements(Protocol):
         """Lower bounds, which all of the client's plugins must reach: durability="power-loss"."""
 
 
-def check_requirements(chosen: Sequence[tuple[LoadedPlugin[Any], Any]], requirements: Requirements) -> None:
+def check_requirements(
+    chosen: Sequence[tuple[LoadedPlugin[Any], Any]],
+    requirements: Requirements,
+    *,
+    lent: Callable[[], Sequence[LoadedPlugin[Any]]] = tuple,
+) -> None:
     """Hold the plugins that a client is about to open, each with its options, against what the application requires.
 
+    `lent` gives plugins that the client does not open, but whose capabilities count too; called where it matters.
     Raises RequirementError, naming the installed plugins that would do.
     """
     flags = requirements.capabilities & _FLAGS
@@ -310,18 +315,34 @@ def check_requirements(chosen: Sequence[tuple[LoadedPlugin[Any], Any]], requirem
     for plugin, options in chosen:
         lacking = _lacking(_with_options(plugin.info, options), bounds)
         if lacking:
+            ours = f"{plugin.kind} {plugin.name!r}"
             would_do = _would_do(plugin.kind, lambda info: not _lacking(info, bounds))
-            raise RequirementError(f"{plugin.kind} {plugin.name!r}", lacking, would_do)
-    _check_capabilities([plugin for plugin, _ in chosen], requirements.capabilities - flags)
+            # An option took from it what it could have.
+            would_do = [f"{each} with its default options" if each == ours else each for each in would_do]
+            raise RequirementError(ours, lacking, would_do)
+    plugins = [plugin for plugin, _ in chosen]
+    wanted = requirements.capabilities - flags
+    if _not_among(plugins, wanted):
+        _check_capabilities([*lent(), *plugins], wanted)
+
+
+def _not_among(plugins: Sequence[LoadedPlugin[Any]], wanted: frozenset[str]) -> list[str]:
+    return sorted(wanted.difference(*(plugin.info.capabilities for plugin in plugins)))
 
 
 def _check_capabilities(plugins: Sequence[LoadedPlugin[Any]], wanted: frozenset[str]) -> None:
-    lacking = sorted(wanted.difference(*(plugin.info.capabilities for plugin in plugins)))
+    lacking = _not_among(plugins, wanted)
     if lacking:
         subject = " with ".join(f"{plugin.kind} {plugin.name!r}" for plugin in plugins)
         kinds = dict.fromkeys(plugin.kind for plugin in plugins)
-        would_do = (_would_do(kind, lambda info: info.capabilities.issuperset(lacking)) for kind in kinds)
-        raise RequirementError(subject, lacking, list(itertools.chain.from_iterable(would_do)))
+        known: set[str] = set()
+
+        def suits(info: Info) -> bool:
+            known.update(info.capabilities)
+            return info.capabilities.issuperset(lacking)
+
+        would_do = [each for kind in kinds for each in _would_do(kind, suits)]
+        raise RequirementError(subject, lacking, would_do, sorted(known))
 
 
 def _lacking(info: Info, bounds: Mapping[str, Any]) -> list[str]:

@@ -226,8 +226,9 @@ class InvalidOptionError(OptionsError):
 class RequirementError(OptionsError):
     """A plugin lacks what ClientOptions.requires asks for."""
 
-    def __init__(self, plugin: str, lacking: Sequence[str], would_do: Sequence[str]) -> None:
-        others = f"these have it: {', '.join(would_do)}" if would_do else "no installed plugin has it"
+    def __init__(self, plugin: str, lacking: Sequence[str], would_do: Sequence[str], known: Iterable[str] = ()) -> None:
+        nobody = f"no installed plugin has it{near_miss(lacking[0], known)}"
+        others = f"these have it: {', '.join(would_do)}" if would_do else nobody
         super().__init__(f"{plugin} lacks what the application requires ({', '.join(lacking)}); {others}")
 
 

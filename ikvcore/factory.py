@@ -65,7 +65,7 @@ def create_new_writer(client_options: ClientOptions) -> IKVWriter:
     """A writer with these options, not started yet. Raises as create_new_reader does."""
     _check(client_options)
     from ikvcore import _logging
-    from ikvcore._registry import build_options, check_requirements, load_transport
+    from ikvcore._registry import build_options, check_requirements, load_backend, load_transport
     from ikvcore._writer import Writer
 
     require_writer(client_options)
@@ -73,7 +73,10 @@ def create_new_writer(client_options: ClientOptions) -> IKVWriter:
     options = build_options(
         f"transport {client_options.transport!r}", transport.info.options, client_options.transport_options
     )
-    check_requirements([(transport, options)], client_options.requires)
+    # One set of options may serve readers too: what its backend can do is then not the writer's to miss.
+    check_requirements(
+        [(transport, options)], client_options.requires, lent=lambda: [load_backend(client_options.backend)]
+    )
     audience = _audience(client_options)
     _logging.configure(client_options)
     return Writer(_opener(transport, options, client_options), audience)

@@ -487,12 +487,13 @@ def test_a_property_that_is_required_binds_every_plugin_of_the_client(sites: Sit
 
 @pytest.mark.usefixtures("requirements_site")
 def test_a_capability_that_is_required_may_come_from_either_plugin(sites: Sites) -> None:
-    refused, taken, impossible = sites.run("""
+    refused, taken, impossible, misspelt = sites.run("""
         plain, able, log = load_backend("plain"), load_backend("able"), load_transport("log")
         both = Wanted(capabilities=frozenset({"Query", "Trim"}))
         print(failure(check_requirements, [(plain, None), (log, None)], both))
         print(failure(check_requirements, [(able, None), (log, None)], both))
         print(failure(check_requirements, [(able, None), (log, None)], Wanted(capabilities=frozenset({"Fly"}))))
+        print(failure(check_requirements, [(able, None), (log, None)], Wanted(capabilities=frozenset({"Qurey"}))))
         """)
     assert refused == (
         "RequirementError: backend 'plain' with transport 'log' lacks what the application requires (Query); "
@@ -500,6 +501,7 @@ def test_a_capability_that_is_required_may_come_from_either_plugin(sites: Sites)
     )
     assert taken == "no error"
     assert impossible.endswith("(Fly); no installed plugin has it")
+    assert misspelt.endswith("(Qurey); no installed plugin has it (did you mean 'Query'?)")
 
 
 @pytest.mark.usefixtures("requirements_site")
@@ -513,9 +515,41 @@ def test_levels_are_lower_bounds_that_options_can_move(sites: Sites) -> None:
         check(weak, durability="none")
         check(weak, durability="power-loss")
         check(None, max_value_bytes=101)
+        print("backend 'able' with its default options" in failure(
+            check_requirements, [(able, weak)], Wanted(levels={"durability": "power-loss"})))
         """) == [
         "no error",
         "no error",
         "RequirementError: backend 'able' lacks what the application requires (durability=power-loss)",
         "RequirementError: backend 'able' lacks what the application requires (max_value_bytes=101)",
+        "True",
     ]
+
+
+@pytest.mark.usefixtures("requirements_site")
+def test_clients_are_refused_where_they_are_made_with_what_would_do(sites: Sites) -> None:
+    """A writer opens no backend: its levels bind the transport alone, capabilities may be its readers' backend's."""
+    lines = sites.run("""
+        from ikvcore.clientoptions import ClientOptionsBuilder
+        from ikvcore.factory import create_new_reader, create_new_writer
+        def made(create, backend, *capabilities, **levels):
+            builder = ClientOptionsBuilder().with_store_name("s").with_account_id("a").with_account_passkey("p")
+            builder.with_mount_directory("mount").with_backend(backend).with_transport("log")
+            print(failure(create, builder.requires(*capabilities, **levels).build()))
+        made(create_new_reader, "able", "Query", "Trim", durability="power-loss", process_shared=True)
+        made(create_new_reader, "plain", "Query", max_value_bytes=100)
+        made(create_new_reader, "able", max_value_bytes=101)
+        made(create_new_reader, "plain", durability="power-loss")
+        made(create_new_writer, "able", "Query", "Trim", durability="power-loss", max_value_bytes=101)
+        made(create_new_writer, "plain", "Query")
+        """)
+    parts = (
+        line.removeprefix("RequirementError: ").partition(" lacks what the application requires ") for line in lines
+    )
+    refused = [(who, rest) for who, _, rest in parts]
+    both = "backend 'plain' with transport 'log'"
+    assert [who for who, _ in refused] == ["no error", both, "backend 'able'", "backend 'plain'", "no error", both]
+    assert refused[1][1] == refused[5][1] == "(Query); these have it: backend 'able'"
+    assert refused[2][1].startswith("(max_value_bytes=101); these have it: ")
+    assert "backend 'memory'" in refused[2][1]
+    assert refused[3][1].startswith("(durability=power-loss); these have it: backend 'able', ")
