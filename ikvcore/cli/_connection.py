@@ -224,8 +224,8 @@ def _connection(given: Mapping[str, Any]) -> Connection:
         raise typer.BadParameter("--section names a table of the file of --config; give that too")
     for source in (read_env(None), _of_command_line(given)):
         settings = _laid_over(settings, source)
-    # Results go to stdout alone, whatever an application's settings say.
-    return Connection(settings={**settings, "console_logging": _QUIET})
+    # Results go to stdout alone, whatever an application's settings say. Nobody scrapes one command.
+    return Connection(settings={**settings, "console_logging": _QUIET, "installed_observers": False})
 
 
 def _of_command_line(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -237,6 +237,7 @@ def test_an_observer_that_shuts_its_client_down_does_not_wait_for_itself(store: 
         @hookimpl
         def events_published(self, event: EventsPublished) -> None:
             writer.shutdown()
+            assert flush(10 * PATIENCE)
             done.set()
 
     writer = create_new_writer(observed(store, Ending()).build())

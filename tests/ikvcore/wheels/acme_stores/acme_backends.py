@@ -46,6 +46,8 @@ class Plugin:
     @hookimpl
     def ikv_open_backend(self, context):
         print("noise on stdout")
+        if "IKV_ACCOUNT_PASSKEY" in os.environ:
+            raise RuntimeError("it is shown the passkey of its user")
         return self.storage()
 
 
