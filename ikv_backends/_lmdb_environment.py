@@ -20,6 +20,7 @@ from typing import Final, NoReturn, TypeAlias, TypeVar
 
 import lmdb
 
+from ikv_backends._gate import Gate
 from ikv_backends._lmdb_maps import forget_pages
 from ikv_backends._lmdb_pages import check_pages
 from ikv_backends._lmdb_writer import watch
@@ -61,42 +62,6 @@ class _SuspectError(Exception):
     """The environment has to be opened anew before it is used again."""
 
 
-class _Gate:
-    """Lets transactions run side by side, and whoever changes the environment run alone."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._inside = 0
-        self._shut = False
-
-    def enter(self) -> None:
-        with self._changed:
-            while self._shut:
-                self._changed.wait()
-            self._inside += 1
-
-    def leave(self) -> None:
-        with self._changed:
-            self._inside -= 1
-            if not self._inside:
-                self._changed.notify_all()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        with self._changed:
-            while self._shut:
-                self._changed.wait()
-            self._shut = True
-            while self._inside:
-                self._changed.wait()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._shut = False
-                self._changed.notify_all()
-
-
 class LmdbEnvironment:
     """One environment. Thread-safe; in a forked child every call but `close` raises ForkedError.
 
@@ -124,7 +89,7 @@ class LmdbEnvironment:
             lambda text: error(f"{self._described} is damaged: {text}")
         )
         self._data_file = directory / "data.mdb"
-        self._gate = _Gate()
+        self._gate = Gate()
         self._suspect = False
         self._readers_checked = time.monotonic()
         self._commits = 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from ikvcore._arguments import as_list
 from ikvcore._keys import key_bytes, message_key, partition_of
@@ -12,7 +12,7 @@ from ikvcore.errors import PartitionNotHeldError, ReplicaDamagedError, ShutDownE
 from ikvcore.fields import check_name
 from ikvcore.health import ReadCount
 from ikvcore.models import Cursor, Page, Projection, Row, StoreDescription, storage_key
-from ikvcore.protocols import Storage
+from ikvcore.protocols import Query, Storage
 
 __all__ = ["Lookup"]
 
@@ -69,6 +69,16 @@ class Lookup:
         """How many documents there are."""
         try:
             return self._storage.count()
+        except StorageError as exc:
+            self._failed(exc)
+            raise
+
+    def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any]) -> Any:
+        """The table that a query gives; None where the storage has no queries."""
+        if not isinstance(self._storage, Query):
+            return None
+        try:
+            return self._storage.query(sql, parameters)
         except StorageError as exc:
             self._failed(exc)
             raise

@@ -344,6 +344,12 @@ class Reader(IKVReader):
     def count(self) -> int:
         return self._looking().count()
 
+    def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
+        table = self._looking().query(sql, parameters)
+        if table is None:
+            self._opened().refuse_capability("Query")
+        return table
+
     def _scan(self, projection: Projection) -> Iterator[tuple[str | bytes, Row]]:
         cursor = None
         as_text = self._opened().store.primary_key_type is _STRING

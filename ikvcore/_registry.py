@@ -49,6 +49,7 @@ __all__ = [
     "check_requirements",
     "import_plugin",
     "installed",
+    "lacks_capability",
     "load",
     "load_backend",
     "load_transport",
@@ -328,6 +329,12 @@ def check_requirements(
 
 def _not_among(plugins: Sequence[LoadedPlugin[Any]], wanted: frozenset[str]) -> list[str]:
     return sorted(wanted.difference(*(plugin.info.capabilities for plugin in plugins)))
+
+
+def lacks_capability(plugin: LoadedPlugin[Any], capability: str) -> RequirementError:
+    """What to raise where a plugin was asked for something that it does not offer."""
+    would_do = _would_do(plugin.kind, lambda info: capability in info.capabilities)
+    return RequirementError(f"{plugin.kind} {plugin.name!r}", [capability], would_do)
 
 
 def _check_capabilities(plugins: Sequence[LoadedPlugin[Any]], wanted: frozenset[str]) -> None:

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from ikvcore import errors
 from ikvcore._check import summary, verify_files
@@ -22,6 +22,7 @@ from ikvcore._mount import Manifest, Mount, MountLock
 from ikvcore._observers import Audience
 from ikvcore._opened import Opened
 from ikvcore._progress import PartitionProgress, read_progress
+from ikvcore._registry import lacks_capability, load_backend
 from ikvcore._status import Status
 from ikvcore._storage import as_storage
 from ikvcore.errors import (
@@ -229,6 +230,10 @@ class Replica:
     def forked(self) -> None:
         """See ikvcore.forks."""
         self._forked = True
+
+    def refuse_capability(self, capability: str) -> NoReturn:
+        """Raise RequirementError: the backend lacks it, and these installed ones have it."""
+        raise lacks_capability(load_backend(self.plan.backend_name), capability)
 
     # -- generations ---------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@
     │   │   └── UnsupportedTypeError (TypeError)   a value of a type that fields cannot have
     │   ├── InvalidNameError                   a store or account name that breaks the rules
     │   ├── InvalidTokenError                  a token that cannot be parsed, joined or waited for
-    │   └── EventTooLargeError                 an event over the store's size limit
+    │   ├── EventTooLargeError                 an event over the store's size limit
+    │   └── QueryError                         SQL that is not one SELECT, or that the engine refused
     ├── OptionsError (ValueError)              options that are missing, unknown or impossible
     │   ├── MissingOptionError
     │   ├── UnknownOptionError
@@ -94,6 +95,7 @@ __all__ = [
     "PluginError",
     "PluginNotFoundError",
     "PluginVersionError",
+    "QueryError",
     "ReplicaDamagedError",
     "RequirementError",
     "ShutDownError",
@@ -189,6 +191,13 @@ class EventTooLargeError(InvalidArgumentError):
             f"an event of {size:,} bytes is over the store's limit of {limit:,} bytes; split the document's fields "
             "over several upserts"
         )
+
+
+class QueryError(InvalidArgumentError):
+    """A query is not one SELECT statement, or the engine could not carry it out."""
+
+    def __init__(self, sql: object, reason: str) -> None:
+        super().__init__(f"the query {_shown(sql)} cannot be carried out: {reason}")
 
 
 # -- options -----------------------------------------------------------------------------------

@@ -1,0 +1,271 @@
+"""One commit's documents: those that it names are read, changed as plain dicts, and written again, in few statements.
+
+A statement costs DuckDB the same for one row as for thousands, so a batch is staged as Arrow tables. A drop or a clear
+is one statement over its partition, for the documents that the batch does not name; those that it names are changed
+here.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import Any, Final
+
+import pyarrow as pa
+
+from ikv_backends._duckdb_columns import Column, Columns, pack, storable
+from ikv_backends._duckdb_database import Connection
+from ikvcore.fields import FieldBytes, FieldType, Value, decode
+from ikvcore.models import Clear, DeleteDocument, DeleteFields, DropFields, Mutation, Upsert, storage_key
+
+__all__ = ["DocumentBatch", "key_hash"]
+
+_HASH: Final = struct.Struct("<Q")
+_FEW: Final = 256
+"""Up to so many rows are named in the statement, and found by the index; more are joined with."""
+_REST: Final = pa.map_(pa.large_string(), pa.large_binary())
+_ARROW_TYPES: Final = {
+    FieldType.INT32: pa.int32(),
+    FieldType.INT64: pa.int64(),
+    FieldType.FLOAT32: pa.float32(),
+    FieldType.FLOAT64: pa.float64(),
+    FieldType.STRING: pa.large_string(),
+    FieldType.BYTES: pa.large_binary(),
+    FieldType.BOOLEAN: pa.bool_(),
+}
+
+Place = tuple[int, bytes]
+"""Partition and key."""
+
+
+def key_hash(key: bytes) -> int:
+    """What the index finds a storage key by. Two keys may share it."""
+    number: int = _HASH.unpack(blake2b(key, digest_size=8).digest())[0]
+    return number
+
+
+class _Document:
+    """A document as the batch leaves it."""
+
+    __slots__ = ("born", "cells", "changed", "exists", "hash", "place", "rest", "row")
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.hash = key_hash(storage_key(*place))
+        self.row: int | None = None  # where it is stored
+        self.born: int | None = None  # which of all documents it was, None for a new one
+        self.cells: dict[int, Value] = {}
+        self.rest: dict[str, bytes] = {}
+        self.exists = False
+        self.changed = False
+
+    def stored_as(self, row: int, born: int, rest: dict[str, bytes] | None, cells: Sequence[Any]) -> None:
+        self.row, self.born, self.exists = row, born, True
+        self.rest = rest or {}
+        self.cells = {position: cell for position, cell in enumerate(cells) if cell is not None}
+
+    def remove(self) -> None:
+        if self.exists:
+            self.exists, self.changed, self.born = False, True, None
+            self.cells, self.rest = {}, {}
+
+    def upsert(self, fields: Iterable[tuple[str, FieldBytes]], columns: Columns) -> None:
+        self.exists = self.changed = True
+        for name, (field_type, data) in fields:
+            column = columns.get(name) or columns.get_or_add(name, field_type)
+            if column is not None and column.type is field_type and storable(field_type, data):
+                self.cells[column.position] = decode(field_type, data)
+                if self.rest:
+                    self.rest.pop(name, None)
+            else:
+                self.rest[name] = pack(field_type, data)
+                if column is not None:
+                    self.cells.pop(column.position, None)
+
+    def delete_fields(self, names: Iterable[str], columns: Columns) -> None:
+        for name in names:
+            column = columns.get(name)
+            if self.rest.pop(name, None) is not None or (
+                column is not None and self.cells.pop(column.position, None) is not None
+            ):
+                self.changed = True
+
+    def drop(self, mutation: DropFields, columns: Columns) -> None:
+        names = [*self.rest, *(columns.all[position].name for position in self.cells)]
+        self.delete_fields([name for name in names if _is_dropped(mutation, name)], columns)
+
+
+class DocumentBatch:
+    """The mutations of one commit. `columns` is a draft, to which new fields are added.
+
+    added: by partition, how many documents there are more and by how much the sum of their keys' hashes grew; for a
+    partition in `cleared`, how many there are and their sum.
+    """
+
+    def __init__(self, cursor: Connection, columns: Columns, mutations: Sequence[Mutation]) -> None:
+        self._cursor = cursor
+        self._columns = columns
+        self._stored_columns = list(columns)
+        self._documents: dict[Place, _Document] = {}
+        self._drops: list[DropFields] = []
+        self.cleared: set[int] = set()
+        self._read(mutations)
+        for mutation in mutations:
+            self._apply(mutation)
+        self.added = self._added()
+
+    @property
+    def new(self) -> int:
+        """How many documents need a number of their own."""
+        return sum(1 for document in self._documents.values() if document.exists and document.born is None)
+
+    def write(self, next_number: int) -> None:
+        """Change the tables; new documents are numbered from `next_number` on."""
+        stale = [doc.row for doc in self._documents.values() if doc.changed and doc.row is not None]
+        self.rewritten = len(stale)
+        self._delete(stale)
+        for partition in self.cleared:
+            self._cursor.execute("DELETE FROM ikv.rows WHERE p = ?", [partition])
+        for drop in self._drops:
+            self._drop(drop)
+        self._add_columns()
+        self._insert([doc for doc in self._documents.values() if doc.changed and doc.exists], next_number)
+
+    # -- what was ------------------------------------------------------------------------------
+
+    def _read(self, mutations: Sequence[Mutation]) -> None:
+        for mutation in mutations:
+            if not isinstance(mutation, (DropFields, Clear)):
+                place = mutation.partition, mutation.key
+                if place not in self._documents:
+                    self._documents[place] = _Document(place)
+        if not self._documents:
+            return
+        selected = ", ".join(["rowid", "p", "k", "born", "rest", *(column.sql for column in self._stored_columns)])
+        hashes = sorted({document.hash for document in self._documents.values()})
+        condition = self._among("h", hashes, pa.uint64())
+        self._cursor.execute(f"SELECT {selected} FROM ikv.rows WHERE {condition}")
+        for row, partition, key, born, rest, *cells in self._cursor.fetchall():
+            document = self._documents.get((partition, key))
+            if document is not None:  # else it only shares another's hash
+                document.stored_as(row, born, rest, cells)
+
+    def _among(self, column: str, values: list[int], arrow_type: pa.DataType) -> str:
+        """A condition that `column` is one of the values."""
+        if len(values) <= _FEW:
+            return f"{column} IN ({', '.join(map(str, values))})"
+        self._cursor.register("ikv_wanted", pa.table({"value": pa.array(values, arrow_type)}))
+        return f"{column} IN (SELECT value FROM ikv_wanted)"
+
+    # -- what becomes of it --------------------------------------------------------------------
+
+    def _apply(self, mutation: Mutation) -> None:
+        if isinstance(mutation, Upsert):
+            self._documents[mutation.partition, mutation.key].upsert(mutation.fields.items(), self._columns)
+        elif isinstance(mutation, DeleteFields):
+            self._documents[mutation.partition, mutation.key].delete_fields(mutation.names, self._columns)
+        elif isinstance(mutation, DeleteDocument):
+            self._documents[mutation.partition, mutation.key].remove()
+        elif isinstance(mutation, DropFields):
+            for document in self._of(mutation.partition):
+                document.drop(mutation, self._columns)
+            if mutation.partition not in self.cleared:
+                self._drops.append(mutation)
+        else:
+            for document in self._of(mutation.partition):
+                document.remove()
+            self.cleared.add(mutation.partition)
+            self._drops = [drop for drop in self._drops if drop.partition != mutation.partition]
+
+    def _of(self, partition: int) -> list[_Document]:
+        return [document for document in self._documents.values() if document.place[0] == partition]
+
+    def _added(self) -> dict[int, tuple[int, int]]:
+        added = dict.fromkeys(self.cleared, (0, 0))
+        for document in self._documents.values():
+            partition = document.place[0]
+            before = document.row is not None and partition not in self.cleared
+            if document.exists != before:
+                sign = 1 if document.exists else -1
+                count, total = added.get(partition, (0, 0))
+                added[partition] = count + sign, total + sign * document.hash
+        return added
+
+    # -- statements ----------------------------------------------------------------------------
+
+    def _delete(self, rows: list[int]) -> None:
+        if rows:
+            self._cursor.execute(f"DELETE FROM ikv.rows WHERE {self._among('rowid', rows, pa.int64())}")
+
+    def _drop(self, drop: DropFields) -> None:
+        dropped = [column for column in self._stored_columns if _is_dropped(drop, column.name)]
+        if dropped:
+            changes = ", ".join(f"{column.sql} = NULL" for column in dropped)
+            filled = " OR ".join(f"{column.sql} IS NOT NULL" for column in dropped)
+            self._cursor.execute(f"UPDATE ikv.rows SET {changes} WHERE p = ? AND ({filled})", [drop.partition])
+        self._cursor.execute(
+            _DROP_FROM_REST,
+            {
+                "p": drop.partition,
+                "names": sorted(drop.names),
+                "prefixes": list(drop.prefixes),
+                "keep": sorted(drop.keep),
+            },
+        )
+
+    def _add_columns(self) -> None:
+        added = self._columns.all[len(self._stored_columns) :]
+        for column in added:
+            self._cursor.execute(f"ALTER TABLE ikv.rows ADD COLUMN {column.sql} {column.sql_type}")
+        if added:
+            rows = [(column.position, column.name, int(column.type)) for column in added]
+            self._cursor.executemany("INSERT INTO ikv.columns VALUES (?, ?, ?)", rows)
+            self._cursor.execute(self._columns.view())
+
+    def _insert(self, documents: list[_Document], next_number: int) -> None:
+        if not documents:
+            return
+        staged = {
+            "p": pa.array([document.place[0] for document in documents], pa.uint16()),
+            "k": pa.array([document.place[1] for document in documents], pa.large_binary()),
+            "h": pa.array([document.hash for document in documents], pa.uint64()),
+            "born": pa.array(_numbers(documents, next_number), pa.int64()),
+        }
+        if any(document.rest for document in documents):
+            staged["rest"] = pa.array([list(document.rest.items()) or None for document in documents], _REST)
+        for position in sorted(set().union(*(document.cells for document in documents))):
+            column: Column = self._columns.all[position]
+            cells = [document.cells.get(position) for document in documents]
+            staged[column.sql] = pa.array(cells, _ARROW_TYPES[column.type])
+        names = ", ".join(staged)
+        self._cursor.register("ikv_staged", pa.table(staged))
+        self._cursor.execute(f"INSERT INTO ikv.rows ({names}) SELECT {names} FROM ikv_staged")
+
+
+_DROP_FROM_REST: Final = """
+    UPDATE ikv.rows SET rest = CASE WHEN len(kept) = 0 THEN NULL ELSE map_from_entries(kept) END
+    FROM (
+        SELECT rowid AS place, list_filter(map_entries(rest), lambda entry:
+            list_contains($keep::VARCHAR[], entry.key) OR NOT (
+                list_contains($names::VARCHAR[], entry.key)
+                OR len(list_filter($prefixes::VARCHAR[], lambda prefix: starts_with(entry.key, prefix))) > 0
+            )
+        ) AS kept
+        FROM ikv.rows WHERE p = $p AND rest IS NOT NULL
+    ) AS looked_at
+    WHERE rows.rowid = place AND len(kept) < cardinality(rest)
+"""
+
+
+def _numbers(documents: Sequence[_Document], next_number: int) -> list[int]:
+    numbers = []
+    for document in documents:
+        if document.born is None:
+            document.born, next_number = next_number, next_number + 1
+        numbers.append(document.born)
+    return numbers
+
+
+def _is_dropped(drop: DropFields, name: str) -> bool:
+    return name not in drop.keep and (name in drop.names or name.startswith(drop.prefixes))

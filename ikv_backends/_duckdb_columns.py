@@ -1,0 +1,124 @@
+"""Which field lives in which column: a field's first value gives it one of its type, as long as there is room.
+
+What has no column, and values of another type than their field's column, live in the column `rest`: a map from the
+name to one byte of type and the value in the wire encoding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from ikvcore.fields import FieldType, Value, decode
+
+__all__ = ["Column", "Columns", "pack", "quoted", "storable", "unpack"]
+
+_SQL_TYPES: Final = {
+    FieldType.INT32: "INTEGER",
+    FieldType.INT64: "BIGINT",
+    FieldType.FLOAT32: "FLOAT",
+    FieldType.FLOAT64: "DOUBLE",
+    FieldType.STRING: "VARCHAR",
+    FieldType.BYTES: "BLOB",
+    FieldType.BOOLEAN: "BOOLEAN",
+}
+_OWN: Final = {"_partition": "p", "_key": "k", "_rest": "rest"}
+"""Columns of the view that are no fields."""
+_RESERVED: Final = frozenset({*_OWN, "rowid"})
+_UNFIT: Final = re.compile(r"[\x00-\x1f\x7f]")
+_LONGEST: Final = 250
+_NANS: Final = {FieldType.FLOAT32: bytes.fromhex("0000c07f"), FieldType.FLOAT64: bytes.fromhex("000000000000f87f")}
+
+
+class Column(NamedTuple):
+    """One field's column."""
+
+    position: int
+    name: str
+    type: FieldType
+
+    @property
+    def sql(self) -> str:
+        """Its name in the table, where fields have no say."""
+        return f"c{self.position}"
+
+    @property
+    def sql_type(self) -> str:
+        """Its type in the table."""
+        return _SQL_TYPES[self.type]
+
+
+class Columns:
+    """The columns of one schema. Changed only by whoever made this object, before it is shared."""
+
+    def __init__(self, columns: list[Column], limit: int) -> None:
+        self.all = columns
+        self._limit = limit
+        self._by_name = {column.name: column for column in columns}
+        self._folded = {_folded(column.name) for column in columns}
+
+    def __iter__(self) -> Iterator[Column]:
+        return iter(self.all)
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    def get(self, name: str) -> Column | None:
+        """A field's column."""
+        return self._by_name.get(name)
+
+    def draft(self) -> Columns:
+        """A copy to add to."""
+        return Columns(list(self.all), self._limit)
+
+    def get_or_add(self, name: str, field_type: FieldType) -> Column | None:
+        """A field's column, a new one if it has none; None where it can have none."""
+        column = self._by_name.get(name)
+        if column is None and len(self.all) < self._limit and self._fits(name):
+            column = Column(len(self.all), name, field_type)
+            self.all.append(column)
+            self._by_name[name] = column
+            self._folded.add(_folded(name))
+        return column
+
+    def _fits(self, name: str) -> bool:
+        """Whether SQL can tell this name from all others: it ignores their case."""
+        folded = _folded(name)
+        fits = folded and len(name) <= _LONGEST and not _UNFIT.search(name)
+        return bool(fits) and folded not in _RESERVED and folded not in self._folded
+
+    def view(self) -> str:
+        """What SQL sees as `documents`."""
+        fields = [f"{column.sql} AS {quoted(column.name)}" for column in self.all]
+        own = [f"{column} AS {name}" for name, column in _OWN.items()]
+        return f"CREATE OR REPLACE VIEW documents AS SELECT {', '.join([*fields, *own])} FROM ikv.rows"
+
+
+def storable(field_type: FieldType, data: bytes) -> bool:
+    """Whether a column gives this value back bit by bit: DuckDB may make all NaNs one."""
+    nan = _NANS.get(field_type)
+    if nan is None:
+        return True
+    value = decode(field_type, data)
+    return value == value or data == nan
+
+
+def pack(field_type: FieldType, data: bytes) -> bytes:
+    """A value as it stands in `rest`."""
+    return bytes((field_type,)) + data
+
+
+def unpack(packed: bytes) -> tuple[FieldType, Value]:
+    """The inverse of pack, decoded."""
+    field_type = FieldType(packed[0])
+    return field_type, decode(field_type, packed[1:])
+
+
+def quoted(name: str) -> str:
+    """A name in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _folded(name: str) -> str:
+    return name.casefold()
