@@ -10,13 +10,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 
-from ikv_backends._duckdb_columns import Column, Columns, pack, storable
+from ikv_backends._duckdb_columns import Column, Columns, encoder, pack, storable
 from ikv_backends._duckdb_database import Connection
-from ikvcore.fields import FieldBytes, FieldType, Value, decode
+from ikvcore.fields import FIXED_WIDTHS, FieldBytes, FieldType
 from ikvcore.models import Clear, DeleteDocument, DeleteFields, DropFields, Mutation, Upsert, storage_key
 
 __all__ = ["DocumentBatch", "key_hash"]
@@ -32,7 +32,6 @@ _ARROW_TYPES: Final = {
     FieldType.FLOAT64: pa.float64(),
     FieldType.STRING: pa.large_string(),
     FieldType.BYTES: pa.large_binary(),
-    FieldType.BOOLEAN: pa.bool_(),
 }
 
 Place = tuple[int, bytes]
@@ -55,15 +54,14 @@ class _Document:
         self.hash = key_hash(storage_key(*place))
         self.row: int | None = None  # where it is stored
         self.born: int | None = None  # which of all documents it was, None for a new one
-        self.cells: dict[int, Value] = {}
+        self.cells: dict[int, bytes] = {}  # by column, in the wire encoding
         self.rest: dict[str, bytes] = {}
         self.exists = False
         self.changed = False
 
-    def stored_as(self, row: int, born: int, rest: dict[str, bytes] | None, cells: Sequence[Any]) -> None:
+    def stored_as(self, row: int, born: int, rest: dict[str, bytes] | None, cells: dict[int, bytes]) -> None:
         self.row, self.born, self.exists = row, born, True
-        self.rest = rest or {}
-        self.cells = {position: cell for position, cell in enumerate(cells) if cell is not None}
+        self.rest, self.cells = rest or {}, cells
 
     def remove(self) -> None:
         if self.exists:
@@ -72,16 +70,17 @@ class _Document:
 
     def upsert(self, fields: Iterable[tuple[str, FieldBytes]], columns: Columns) -> None:
         self.exists = self.changed = True
+        cells = self.cells
         for name, (field_type, data) in fields:
             column = columns.get(name) or columns.get_or_add(name, field_type)
             if column is not None and column.type is field_type and storable(field_type, data):
-                self.cells[column.position] = decode(field_type, data)
+                cells[column.position] = data
                 if self.rest:
                     self.rest.pop(name, None)
             else:
                 self.rest[name] = pack(field_type, data)
                 if column is not None:
-                    self.cells.pop(column.position, None)
+                    cells.pop(column.position, None)
 
     def delete_fields(self, names: Iterable[str], columns: Columns) -> None:
         for name in names:
@@ -146,10 +145,16 @@ class DocumentBatch:
         hashes = sorted({document.hash for document in self._documents.values()})
         condition = self._among("h", hashes, pa.uint64())
         self._cursor.execute(f"SELECT {selected} FROM ikv.rows WHERE {condition}")
+        encoders = [encoder(column.type) for column in self._stored_columns]
         for row, partition, key, born, rest, *cells in self._cursor.fetchall():
             document = self._documents.get((partition, key))
             if document is not None:  # else it only shares another's hash
-                document.stored_as(row, born, rest, cells)
+                encoded = {
+                    position: encode(cell)
+                    for position, (encode, cell) in enumerate(zip(encoders, cells, strict=True))
+                    if cell is not None
+                }
+                document.stored_as(row, born, rest, encoded)
 
     def _among(self, column: str, values: list[int], arrow_type: pa.DataType) -> str:
         """A condition that `column` is one of the values."""
@@ -237,7 +242,7 @@ class DocumentBatch:
         for position in sorted(set().union(*(document.cells for document in documents))):
             column: Column = self._columns.all[position]
             cells = [document.cells.get(position) for document in documents]
-            staged[column.sql] = pa.array(cells, _ARROW_TYPES[column.type])
+            staged[column.sql] = _as_array(column.type, cells)
         names = ", ".join(staged)
         self._cursor.register("ikv_staged", pa.table(staged))
         self._cursor.execute(f"INSERT INTO ikv.rows ({names}) SELECT {names} FROM ikv_staged")
@@ -256,6 +261,15 @@ _DROP_FROM_REST: Final = """
     ) AS looked_at
     WHERE rows.rowid = place AND len(kept) < cardinality(rest)
 """
+
+
+def _as_array(field_type: FieldType, cells: list[bytes | None]) -> pa.Array:
+    """Values in the wire encoding as an Arrow array: they only have to be laid side by side."""
+    if field_type is FieldType.BOOLEAN:
+        return pa.array([None if cell is None else cell != b"\x00" for cell in cells], pa.bool_())
+    width = FIXED_WIDTHS.get(field_type)
+    laid = pa.array(cells, pa.large_binary() if width is None else pa.binary(width))
+    return pa.Array.from_buffers(_ARROW_TYPES[field_type], len(laid), laid.buffers())
 
 
 def _numbers(documents: Sequence[_Document], next_number: int) -> list[int]:

@@ -7,12 +7,13 @@ name to one byte of type and the value in the wire encoding.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
 
 from ikvcore.fields import FieldType, Value, decode
 
-__all__ = ["Column", "Columns", "pack", "quoted", "storable", "unpack"]
+__all__ = ["Column", "Columns", "encoder", "pack", "storable", "unpack"]
 
 _SQL_TYPES: Final = {
     FieldType.INT32: "INTEGER",
@@ -29,6 +30,17 @@ _RESERVED: Final = frozenset({*_OWN, "rowid"})
 _UNFIT: Final = re.compile(r"[\x00-\x1f\x7f]")
 _LONGEST: Final = 250
 _NANS: Final = {FieldType.FLOAT32: bytes.fromhex("0000c07f"), FieldType.FLOAT64: bytes.fromhex("000000000000f87f")}
+
+
+_ENCODERS: Final[dict[FieldType, Callable[[Any], bytes]]] = {
+    FieldType.INT32: struct.Struct("<i").pack,
+    FieldType.INT64: struct.Struct("<q").pack,
+    FieldType.FLOAT32: struct.Struct("<f").pack,
+    FieldType.FLOAT64: struct.Struct("<d").pack,
+    FieldType.STRING: str.encode,
+    FieldType.BYTES: bytes,
+    FieldType.BOOLEAN: struct.Struct("?").pack,
+}
 
 
 class Column(NamedTuple):
@@ -90,7 +102,7 @@ class Columns:
 
     def view(self) -> str:
         """What SQL sees as `documents`."""
-        fields = [f"{column.sql} AS {quoted(column.name)}" for column in self.all]
+        fields = [f"{column.sql} AS {_quoted(column.name)}" for column in self.all]
         own = [f"{column} AS {name}" for name, column in _OWN.items()]
         return f"CREATE OR REPLACE VIEW documents AS SELECT {', '.join([*fields, *own])} FROM ikv.rows"
 
@@ -104,6 +116,11 @@ def storable(field_type: FieldType, data: bytes) -> bool:
     return value == value or data == nan
 
 
+def encoder(field_type: FieldType) -> Callable[[Any], bytes]:
+    """What brings a value that a column gave back into the wire encoding."""
+    return _ENCODERS[field_type]
+
+
 def pack(field_type: FieldType, data: bytes) -> bytes:
     """A value as it stands in `rest`."""
     return bytes((field_type,)) + data
@@ -115,7 +132,7 @@ def unpack(packed: bytes) -> tuple[FieldType, Value]:
     return field_type, decode(field_type, packed[1:])
 
 
-def quoted(name: str) -> str:
+def _quoted(name: str) -> str:
     """A name in SQL."""
     return '"' + name.replace('"', '""') + '"'
 
