@@ -14,7 +14,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from ikv_backends._duckdb_columns import Column, Columns, encoder, pack, storable
+from ikv_backends._duckdb_columns import FLOATS, Column, Columns, encoder, pack, storable
 from ikv_backends._duckdb_database import Connection
 from ikvcore.fields import FIXED_WIDTHS, FieldBytes, FieldType
 from ikvcore.models import Clear, DeleteDocument, DeleteFields, DropFields, Mutation, Upsert, storage_key
@@ -70,10 +70,14 @@ class _Document:
 
     def upsert(self, fields: Iterable[tuple[str, FieldBytes]], columns: Columns) -> None:
         self.exists = self.changed = True
-        cells = self.cells
+        cells, by_name = self.cells, columns.by_name
         for name, (field_type, data) in fields:
-            column = columns.get(name) or columns.get_or_add(name, field_type)
-            if column is not None and column.type is field_type and storable(field_type, data):
+            column = by_name.get(name) or columns.get_or_add(name, field_type)
+            if (
+                column is not None
+                and column.type is field_type
+                and (field_type not in FLOATS or storable(field_type, data))
+            ):
                 cells[column.position] = data
                 if self.rest:
                     self.rest.pop(name, None)
@@ -84,7 +88,7 @@ class _Document:
 
     def delete_fields(self, names: Iterable[str], columns: Columns) -> None:
         for name in names:
-            column = columns.get(name)
+            column = columns.by_name.get(name)
             if self.rest.pop(name, None) is not None or (
                 column is not None and self.cells.pop(column.position, None) is not None
             ):

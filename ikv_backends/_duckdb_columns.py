@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from ikvcore.fields import FieldType, Value, decode
 
-__all__ = ["Column", "Columns", "encoder", "pack", "storable", "unpack"]
+__all__ = ["FLOATS", "Column", "Columns", "encoder", "pack", "storable", "unpack"]
 
 _SQL_TYPES: Final = {
     FieldType.INT32: "INTEGER",
@@ -29,6 +29,8 @@ _OWN: Final = {"_partition": "p", "_key": "k", "_rest": "rest"}
 _RESERVED: Final = frozenset({*_OWN, "rowid"})
 _UNFIT: Final = re.compile(r"[\x00-\x1f\x7f]")
 _LONGEST: Final = 250
+FLOATS: Final = frozenset({FieldType.FLOAT32, FieldType.FLOAT64})
+"""Types of which not every value is `storable`."""
 _NANS: Final = {FieldType.FLOAT32: bytes.fromhex("0000c07f"), FieldType.FLOAT64: bytes.fromhex("000000000000f87f")}
 
 
@@ -67,7 +69,8 @@ class Columns:
     def __init__(self, columns: list[Column], limit: int) -> None:
         self.all = columns
         self._limit = limit
-        self._by_name = {column.name: column for column in columns}
+        self.by_name = {column.name: column for column in columns}
+        """To look a field's column up."""
         self._folded = {_folded(column.name) for column in columns}
 
     def __iter__(self) -> Iterator[Column]:
@@ -76,21 +79,17 @@ class Columns:
     def __len__(self) -> int:
         return len(self.all)
 
-    def get(self, name: str) -> Column | None:
-        """A field's column."""
-        return self._by_name.get(name)
-
     def draft(self) -> Columns:
         """A copy to add to."""
         return Columns(list(self.all), self._limit)
 
     def get_or_add(self, name: str, field_type: FieldType) -> Column | None:
         """A field's column, a new one if it has none; None where it can have none."""
-        column = self._by_name.get(name)
+        column = self.by_name.get(name)
         if column is None and len(self.all) < self._limit and self._fits(name):
             column = Column(len(self.all), name, field_type)
             self.all.append(column)
-            self._by_name[name] = column
+            self.by_name[name] = column
             self._folded.add(_folded(name))
         return column
 

@@ -19,7 +19,7 @@ class RowPlan:
 
     def __init__(self, projection: Projection, columns: Columns) -> None:
         self._names = projection.names
-        wanted = [columns.get(name) for name in self._names] if self._names is not None else list(columns)
+        wanted = [columns.by_name.get(name) for name in self._names] if self._names is not None else list(columns)
         found = list(dict.fromkeys(column for column in wanted if column is not None))
         place = {column: index for index, column in enumerate(found)}
         self._all = [(column.name, column.type) for column in found]
