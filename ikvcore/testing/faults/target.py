@@ -6,11 +6,12 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from ikvcore import _passkeys
+from ikvcore._registry import LoadedPlugin, load_backend, load_transport
 from ikvcore.admin import create_store
 from ikvcore.clientoptions import DEFAULT_BACKEND, DEFAULT_TRANSPORT, ClientOptions, ClientOptionsBuilder
 from ikvcore.models import StoreDescription
@@ -37,9 +38,14 @@ class Pair:
         """The same with this durability on both sides, for plugins that have such an option."""
         return replace(
             self,
-            backend_options={**self.backend_options, "durability": word},
-            transport_options={**self.transport_options, "durability": word},
+            backend_options=_with_durability(load_backend(self.backend), self.backend_options, word),
+            transport_options=_with_durability(load_transport(self.transport), self.transport_options, word),
         )
+
+
+def _with_durability(plugin: LoadedPlugin[Any], options: Mapping[str, Any], word: str) -> Mapping[str, Any]:
+    has_it = any(option.name == "durability" for option in fields(plugin.info.options))
+    return {**options, "durability": word} if has_it else options
 
 
 @dataclass(frozen=True, kw_only=True)
