@@ -14,8 +14,9 @@ from typing import Final
 
 import pyarrow as pa
 
-from ikv_backends._duckdb_columns import FLOATS, Column, Columns, encoder, pack, storable
+from ikv_backends._duckdb_columns import FLOATS, Column, Columns, encoder, storable
 from ikv_backends._duckdb_database import Connection
+from ikv_backends._duckdb_rest import pack_rest, unpack_rest
 from ikvcore.fields import FIXED_WIDTHS, FieldBytes, FieldType
 from ikvcore.models import Clear, DeleteDocument, DeleteFields, DropFields, Mutation, Upsert, storage_key
 
@@ -24,7 +25,7 @@ __all__ = ["DocumentBatch", "key_hash"]
 _HASH: Final = struct.Struct("<Q")
 _FEW: Final = 256
 """Up to so many rows are named in the statement, and found by the index; more are joined with."""
-_REST: Final = pa.map_(pa.large_string(), pa.large_binary())
+_PAGE: Final = 10_000
 _ARROW_TYPES: Final = {
     FieldType.INT32: pa.int32(),
     FieldType.INT64: pa.int64(),
@@ -55,13 +56,13 @@ class _Document:
         self.row: int | None = None  # where it is stored
         self.born: int | None = None  # which of all documents it was, None for a new one
         self.cells: dict[int, bytes] = {}  # by column, in the wire encoding
-        self.rest: dict[str, bytes] = {}
+        self.rest: dict[str, FieldBytes] = {}
         self.exists = False
         self.changed = False
 
-    def stored_as(self, row: int, born: int, rest: dict[str, bytes] | None, cells: dict[int, bytes]) -> None:
+    def stored_as(self, row: int, born: int, rest: bytes | None, cells: dict[int, bytes]) -> None:
         self.row, self.born, self.exists = row, born, True
-        self.rest, self.cells = rest or {}, cells
+        self.rest, self.cells = unpack_rest(rest), cells
 
     def remove(self) -> None:
         if self.exists:
@@ -82,7 +83,7 @@ class _Document:
                 if self.rest:
                     self.rest.pop(name, None)
             else:
-                self.rest[name] = pack(field_type, data)
+                self.rest[name] = field_type, data
                 if column is not None:
                     cells.pop(column.position, None)
 
@@ -213,15 +214,33 @@ class DocumentBatch:
             changes = ", ".join(f"{column.sql} = NULL" for column in dropped)
             filled = " OR ".join(f"{column.sql} IS NOT NULL" for column in dropped)
             self._cursor.execute(f"UPDATE ikv.rows SET {changes} WHERE p = ? AND ({filled})", [drop.partition])
-        self._cursor.execute(
-            _DROP_FROM_REST,
-            {
-                "p": drop.partition,
-                "names": sorted(drop.names),
-                "prefixes": list(drop.prefixes),
-                "keep": sorted(drop.keep),
-            },
-        )
+        self._drop_from_rest(drop)
+
+    def _drop_from_rest(self, drop: DropFields) -> None:
+        """Page by page, since the fields without a column are taken apart here."""
+        last = -1
+        while True:
+            self._cursor.execute(
+                "SELECT born, rest FROM ikv.rows WHERE p = ? AND rest IS NOT NULL AND born > ? ORDER BY born LIMIT ?",
+                [drop.partition, last, _PAGE],
+            )
+            page = self._cursor.fetchall()
+            changed: dict[int, bytes | None] = {}
+            for born, packed in page:
+                fields = unpack_rest(packed)
+                kept = {name: field for name, field in fields.items() if not _is_dropped(drop, name)}
+                if len(kept) < len(fields):
+                    changed[born] = pack_rest(kept)
+            self._update_rest(changed)
+            if len(page) < _PAGE:
+                return
+            last = page[-1][0]
+
+    def _update_rest(self, changed: dict[int, bytes | None]) -> None:
+        if changed:
+            born, rest = pa.array(changed.keys(), pa.int64()), pa.array(changed.values(), pa.large_binary())
+            self._cursor.register("ikv_kept", pa.table({"born": born, "rest": rest}))
+            self._cursor.execute("UPDATE ikv.rows SET rest = kept.rest FROM ikv_kept kept WHERE rows.born = kept.born")
 
     def _add_columns(self) -> None:
         added = self._columns.all[len(self._stored_columns) :]
@@ -242,7 +261,7 @@ class DocumentBatch:
             "born": pa.array(_numbers(documents, next_number), pa.int64()),
         }
         if any(document.rest for document in documents):
-            staged["rest"] = pa.array([list(document.rest.items()) or None for document in documents], _REST)
+            staged["rest"] = pa.array([pack_rest(document.rest) for document in documents], pa.large_binary())
         for position in sorted(set().union(*(document.cells for document in documents))):
             column: Column = self._columns.all[position]
             cells = [document.cells.get(position) for document in documents]
@@ -250,21 +269,6 @@ class DocumentBatch:
         names = ", ".join(staged)
         self._cursor.register("ikv_staged", pa.table(staged))
         self._cursor.execute(f"INSERT INTO ikv.rows ({names}) SELECT {names} FROM ikv_staged")
-
-
-_DROP_FROM_REST: Final = """
-    UPDATE ikv.rows SET rest = CASE WHEN len(kept) = 0 THEN NULL ELSE map_from_entries(kept) END
-    FROM (
-        SELECT rowid AS place, list_filter(map_entries(rest), lambda entry:
-            list_contains($keep::VARCHAR[], entry.key) OR NOT (
-                list_contains($names::VARCHAR[], entry.key)
-                OR len(list_filter($prefixes::VARCHAR[], lambda prefix: starts_with(entry.key, prefix))) > 0
-            )
-        ) AS kept
-        FROM ikv.rows WHERE p = $p AND rest IS NOT NULL
-    ) AS looked_at
-    WHERE rows.rowid = place AND len(kept) < cardinality(rest)
-"""
 
 
 def _as_array(field_type: FieldType, cells: list[bytes | None]) -> pa.Array:

@@ -1,7 +1,6 @@
 """Which field lives in which column: a field's first value gives it one of its type, as long as there is room.
 
-What has no column, and values of another type than their field's column, live in the column `rest`: a map from the
-name to one byte of type and the value in the wire encoding.
+What has no column, and values of another type than their field's column, live in the column `rest` (_duckdb_rest).
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-from ikvcore.fields import FieldType, Value, decode
+from ikvcore.fields import FieldType, decode
 
-__all__ = ["FLOATS", "Column", "Columns", "encoder", "pack", "storable", "unpack"]
+__all__ = ["FLOATS", "Column", "Columns", "encoder", "storable"]
 
 _SQL_TYPES: Final = {
     FieldType.INT32: "INTEGER",
@@ -118,17 +117,6 @@ def storable(field_type: FieldType, data: bytes) -> bool:
 def encoder(field_type: FieldType) -> Callable[[Any], bytes]:
     """What brings a value that a column gave back into the wire encoding."""
     return _ENCODERS[field_type]
-
-
-def pack(field_type: FieldType, data: bytes) -> bytes:
-    """A value as it stands in `rest`."""
-    return bytes((field_type,)) + data
-
-
-def unpack(packed: bytes) -> tuple[FieldType, Value]:
-    """The inverse of pack, decoded."""
-    field_type = FieldType(packed[0])
-    return field_type, decode(field_type, packed[1:])
 
 
 def _quoted(name: str) -> str:

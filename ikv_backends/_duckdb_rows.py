@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ikv_backends._duckdb_columns import Columns, unpack
-from ikvcore.fields import FieldType, Value
+from ikv_backends._duckdb_columns import Columns
+from ikv_backends._duckdb_rest import decode_rest, unpack_rest
+from ikvcore.fields import FieldType, Value, decode
 from ikvcore.models import Projection, Row
 
 __all__ = ["RowPlan", "Schema"]
@@ -31,19 +32,20 @@ class RowPlan:
         rest, cells = values[0], values[1:]
         return self._everything(rest, cells) if self._names is None else self._named(self._names, rest, cells)
 
-    def _everything(self, rest: dict[str, bytes] | None, cells: Sequence[Any]) -> Row:
+    def _everything(self, rest: bytes | None, cells: Sequence[Any]) -> Row:
         found = [(name, kind, cell) for (name, kind), cell in zip(self._all, cells, strict=True) if cell is not None]
-        found += [(name, *unpack(packed)) for name, packed in (rest or {}).items()]
+        found += [(name, kind, value) for name, (kind, value) in decode_rest(rest).items()]
         return tuple(each[0] for each in found), tuple(each[1] for each in found), [each[2] for each in found]
 
-    def _named(self, names: tuple[str, ...], rest: dict[str, bytes] | None, cells: Sequence[Any]) -> Row:
+    def _named(self, names: tuple[str, ...], packed: bytes | None, cells: Sequence[Any]) -> Row:
+        rest = unpack_rest(packed) if packed else None
         types: list[FieldType | None] = []
         values: list[Value | None] = []
         for name, (index, column_type) in zip(names, self._fields, strict=True):
             kind, value = column_type, None if index is None else cells[index]
             if value is None:
-                packed = rest.get(name) if rest else None
-                kind, value = (None, None) if packed is None else unpack(packed)
+                field = rest.get(name) if rest else None
+                kind, value = (None, None) if field is None else (field[0], decode(*field))
             types.append(kind)
             values.append(value)
         return names, tuple(types), values
