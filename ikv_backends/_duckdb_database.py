@@ -7,6 +7,7 @@ the first one in disguise.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -21,7 +22,7 @@ import duckdb
 
 from ikv_backends._duckdb_errors import is_fatal, storage_error
 from ikv_backends._gate import Gate
-from ikvcore.errors import ForkedError, ReplicaDamagedError, StorageError, StorageFullError
+from ikvcore.errors import ForkedError, IKVError, StorageError, StorageFullError
 from ikvcore.forks import after_fork_in_child, leak
 
 __all__ = ["Connection", "DuckdbDatabase"]
@@ -103,7 +104,7 @@ class DuckdbDatabase:
             self._root = self._connect(directory / _FILE)
         except BaseException as exc:
             _opened.keys.discard(self._key)
-            if isinstance(exc, OSError) and not isinstance(exc, StorageError):
+            if isinstance(exc, OSError) and not isinstance(exc, IKVError):
                 raise self._failed_to_make(exc) from exc
             raise
         after_fork_in_child(self)
@@ -193,10 +194,7 @@ class DuckdbDatabase:
 
     @contextmanager
     def querying(self) -> Iterator[Connection]:
-        """A connection of its own in a transaction that cannot write, for statements of users.
-
-        Their errors are passed on as they are, but for those of the file.
-        """
+        """A connection of its own in a transaction that cannot write, for statements of users."""
         self._check()
         if self._suspect:
             self._reopen()
@@ -209,8 +207,7 @@ class DuckdbDatabase:
             with _ended(cursor):
                 yield cursor
         except duckdb.Error as exc:
-            error = self._failure("read", exc)
-            raise error if isinstance(error, ReplicaDamagedError) or self._suspect else exc from exc
+            raise self._failure("read", exc) from exc
         finally:
             if cursor is not None:
                 self.running.discard(cursor)
@@ -301,7 +298,7 @@ class DuckdbDatabase:
         return root
 
     def _failed_to_make(self, exc: OSError) -> StorageError:
-        if exc.errno == 28:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             return StorageFullError(self.directory, exc)
         return StorageError(f"the replica at {str(self.directory)!r} could not be made: {exc}")
 

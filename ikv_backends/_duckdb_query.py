@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import duckdb
 
@@ -14,6 +14,16 @@ from ikvcore.errors import QueryError
 __all__ = ["run_query"]
 
 
+_NOT_ITS_OWN: Final = (
+    duckdb.IOException,
+    duckdb.FatalException,
+    duckdb.InternalException,
+    duckdb.SerializationException,
+    duckdb.InterruptException,  # somebody closes the file
+)
+"""Errors that say nothing of a query."""
+
+
 def run_query(database: DuckdbDatabase, sql: str, parameters: Sequence[Any] | Mapping[str, Any]) -> Any:
     """A pyarrow Table. Raises QueryError, StorageError."""
     statement = _only_select(sql)
@@ -21,8 +31,8 @@ def run_query(database: DuckdbDatabase, sql: str, parameters: Sequence[Any] | Ma
         try:
             relation = cursor.sql(statement, params=_as_given(parameters))
             return relation.to_arrow_table()
-        except (duckdb.IOException, duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException):
-            raise  # the file's, not the query's
+        except _NOT_ITS_OWN:
+            raise
         except duckdb.Error as exc:
             raise QueryError(sql, first_line(exc)) from exc
 

@@ -26,6 +26,7 @@ from ikv_backends._duckdb_ledger import (
     write_format,
 )
 from ikv_backends._duckdb_query import run_query
+from ikv_backends._duckdb_rest import decode_rest
 from ikv_backends._duckdb_rows import Schema
 from ikv_backends._duckdb_verify import wrong_in
 from ikvcore.errors import InvalidOptionError, StorageError
@@ -44,7 +45,7 @@ from ikvcore.models import (
     Row,
 )
 
-__all__ = ["DuckdbOptions", "DuckdbStorage"]
+__all__ = ["DuckdbOptions", "DuckdbStorage", "decode_rest"]
 
 _SIZE: Final = re.compile(r"\d+(\.\d+)? ?([KMGT]i?B)", re.IGNORECASE)
 _MOST_COLUMNS: Final = 1_000
