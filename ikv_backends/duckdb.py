@@ -95,14 +95,7 @@ class DuckdbStorage:
 
     def get(self, key: bytes, projection: Projection) -> Row | None:
         """See Storage."""
-        with self._database.reading() as cursor:
-            plan = self._schema.plan(projection)
-            cursor.execute(
-                f"SELECT {plan.select} FROM ikv.rows WHERE h = ? AND k = ? AND p = ?",
-                [key_hash(key), key[2:], int.from_bytes(key[:2], "big")],
-            )
-            found = cursor.fetchone()
-        return None if found is None else plan.row(found)
+        return self.get_many([key], projection)[0]
 
     def get_many(self, keys: Sequence[bytes], projection: Projection) -> list[Row | None]:
         """See Storage."""
@@ -111,6 +104,7 @@ class DuckdbStorage:
         with self._one_state(len(keys)) as cursor:
             plan = self._schema.plan(projection)
             while some := list(islice(hashes, _KEYS_A_STATEMENT)):
+                # By the hash alone: with more conditions DuckDB no longer looks into the index.
                 among = ", ".join(map(str, some))
                 cursor.execute(f"SELECT p, k, {plan.select} FROM ikv.rows WHERE h IN ({among})")
                 for partition, key, *values in cursor.fetchall():

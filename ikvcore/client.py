@@ -184,7 +184,7 @@ class IKVReader(_Client):
         """The result of one SELECT statement over the documents of this replica, as a pyarrow Table; its method
         to_pandas() gives a pandas DataFrame.
 
-        sql: reads the table `documents`; its columns are told by the page of the backend, docs/backends/duckdb.md.
+        sql: reads the table `documents`; what columns it has tells the page of the backend in docs/backends/.
         parameters: values of `?`, or by name of `$name`.
 
         From one state; ingest goes on beside it. Raises RequirementError where the backend lacks the capability Query,

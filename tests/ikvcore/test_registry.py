@@ -453,7 +453,7 @@ def test_metadata_found_twice_of_one_distribution_is_no_clash(sites: Sites, site
 @pytest.fixture
 def requirements_site(site: Site) -> Site:
     site.backend("dist-a", "plain")
-    site.backend("dist-b", "able", durability="power-loss", shared=True, capabilities=["Query"], max_value=100)
+    site.backend("dist-b", "able", durability="power-loss", shared=True, capabilities=["ColumnarRead"], max_value=100)
     site.module("log", source(TRANSPORT, name="log", durability="power-loss", shared=True, capabilities=["Trim"]))
     site.module("broken", "raise RuntimeError")
     site.distribution("dist-c", "transports: log = log\nbackends: broken = broken")
@@ -489,14 +489,14 @@ def test_a_property_that_is_required_binds_every_plugin_of_the_client(sites: Sit
 def test_a_capability_that_is_required_may_come_from_either_plugin(sites: Sites) -> None:
     refused, taken, impossible, misspelt = sites.run("""
         plain, able, log = load_backend("plain"), load_backend("able"), load_transport("log")
-        both = Wanted(capabilities=frozenset({"Query", "Trim"}))
+        both = Wanted(capabilities=frozenset({"ColumnarRead", "Trim"}))
         print(failure(check_requirements, [(plain, None), (log, None)], both))
         print(failure(check_requirements, [(able, None), (log, None)], both))
         print(failure(check_requirements, [(able, None), (log, None)], Wanted(capabilities=frozenset({"Fly"}))))
         print(failure(check_requirements, [(able, None), (log, None)], Wanted(capabilities=frozenset({"Qurey"}))))
         """)
     assert refused == (
-        "RequirementError: backend 'plain' with transport 'log' lacks what the application requires (Query); "
+        "RequirementError: backend 'plain' with transport 'log' lacks what the application requires (ColumnarRead); "
         "these have it: backend 'able'"
     )
     assert taken == "no error"
