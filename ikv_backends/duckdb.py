@@ -182,6 +182,7 @@ class DuckdbStorage:
 
 
 def _create(root: Connection) -> None:
+    root.execute("BEGIN TRANSACTION")
     root.execute("CREATE SCHEMA ikv")
     root.execute("CREATE TABLE ikv.meta (k BLOB, v BLOB)")
     root.execute("CREATE TABLE ikv.columns (position INTEGER, name VARCHAR, type UTINYINT)")
@@ -190,6 +191,7 @@ def _create(root: Connection) -> None:
     root.execute("CREATE INDEX rows_by_hash ON ikv.rows (h)")
     root.execute(Columns([], 0).view())
     write_format(root)
+    root.execute("COMMIT")
 
 
 def _columns(cursor: Connection, limit: int) -> Columns:

@@ -393,7 +393,7 @@ def test_kill_9_leaves_the_state_of_a_commit(directory: Path, checkpoints: bool)
             say(number)
     """
     acknowledged = 0
-    for turn in range(3):
+    for turn in range(2):
         process = child(program, directory, checkpoints)
         assert process.stdout is not None
         for _ in range(6 + turn):
