@@ -209,8 +209,8 @@ def test_floats_that_duckdb_would_change_are_kept(storage: DuckdbStorage, direct
     """NaNs of whatever bits become one in a column that holds nothing else, once it is written to the file."""
     doubles = ["efbeadde0000f87f", "000000000000f8ff", "010000000000f07f", "000000000000f87f", "0000000000000080"]
     singles = ["efbeddff", "0100c0ff", "0000c07f", "00000080"]
-    fields = [("x", FieldType.FLOAT64, bytes.fromhex(each)) for each in doubles]
-    fields += [("y", FieldType.FLOAT32, bytes.fromhex(each)) for each in singles]
+    fields = [(f"x{each}", FieldType.FLOAT64, bytes.fromhex(each)) for each in doubles]
+    fields += [(f"y{each}", FieldType.FLOAT32, bytes.fromhex(each)) for each in singles]
     stored = [
         Upsert(0, b"%d" % number, {KEY_FIELD: (FieldType.BYTES, b"%d" % number), name: (kind, data)}, None)
         for number, (name, kind, data) in enumerate(fields)
@@ -454,7 +454,6 @@ def test_after_a_fatal_error_the_file_is_opened_anew(
 
     def fail(database: _duckdb_database.DuckdbDatabase) -> None:
         monkeypatch.setattr(_duckdb_database.DuckdbDatabase, "_keep_wal", commit)
-        database._suspect = True
         raise duckdb.FatalException("FATAL Error: it was invalidated")
 
     monkeypatch.setattr(_duckdb_database.DuckdbDatabase, "_keep_wal", fail)
@@ -523,6 +522,21 @@ def test_a_file_of_something_else_is_found(directory: Path, content: bytes) -> N
     (directory / FILE).write_bytes(content)
     with pytest.raises(ReplicaDamagedError):
         opened(directory).close()
+
+
+def test_the_name_of_a_new_log_file_is_synced(
+    storage: DuckdbStorage, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB syncs what it writes into it, and not that it is there."""
+    synced: list[Path] = []
+    monkeypatch.setattr(_duckdb_database, "_sync_directory", synced.append)
+    ingester = Ingester(storage)
+    ingester.apply(upsert(b"a", x=1))
+    ingester.apply(upsert(b"a", x=2))
+    assert synced == [directory]
+    assert storage._database.checkpoint()
+    ingester.apply(upsert(b"a", x=3))
+    assert synced == [directory] * 2
 
 
 def test_documents_that_vanish_or_come_twice_are_found(storage: DuckdbStorage) -> None:
