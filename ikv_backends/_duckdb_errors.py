@@ -45,7 +45,8 @@ def storage_error(directory: Path, done: str, exc: duckdb.Error) -> Exception:
         return StorageFullError(directory, text)
     if is_damage(exc):
         return ReplicaDamagedError(text)
-    return StorageError(f"the replica at {str(directory)!r} could not be {done}: {text}")
+    way_out = "; raise the backend's option memory_limit" if isinstance(exc, duckdb.OutOfMemoryException) else ""
+    return StorageError(f"the replica at {str(directory)!r} could not be {done}: {text}{way_out}")
 
 
 def first_line(exc: BaseException) -> str:

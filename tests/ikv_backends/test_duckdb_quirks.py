@@ -466,6 +466,24 @@ def test_after_a_fatal_error_the_file_is_opened_anew(
     assert read(storage, b"a") == as_document(x=3)
 
 
+def test_a_thread_may_close_what_it_is_reading(storage: DuckdbStorage) -> None:
+    """As a signal handler does that shuts its reader down."""
+    Ingester(storage).apply(upsert(b"a", x=1))
+    with pytest.raises(StorageError, match="closed"), storage._database.reading() as cursor:  # noqa: PT012 - its end
+        cursor.execute("SELECT * FROM documents")
+        storage.close()
+        cursor.fetchall()
+
+
+def test_what_needs_more_memory_says_so(directory: Path) -> None:
+    storage = opened(directory, memory_limit="64MB")
+    with pytest.raises(StorageError, match="memory_limit"):
+        Ingester(storage).apply(upsert(b"a", x=bytes(100 << 20)))
+    Ingester(storage).apply(upsert(b"a", x=1))
+    assert contents(storage) == {(0, b"a"): as_document(x=1)}
+    storage.close()
+
+
 # -- damage ------------------------------------------------------------------------------------
 
 
