@@ -7,22 +7,20 @@ here.
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Sequence
-from hashlib import blake2b
+from collections.abc import Sequence
 from typing import Final
 
 import pyarrow as pa
 
-from ikv_backends._duckdb_columns import FLOATS, Column, Columns, encoder, storable
+from ikv_backends._duckdb_columns import Column, Columns, encoder
 from ikv_backends._duckdb_database import Connection
+from ikv_backends._duckdb_document import Document, Place, is_dropped
 from ikv_backends._duckdb_rest import pack_rest, unpack_rest
-from ikvcore.fields import FIXED_WIDTHS, FieldBytes, FieldType
-from ikvcore.models import Clear, DeleteDocument, DeleteFields, DropFields, Mutation, Upsert, storage_key
+from ikvcore.fields import FIXED_WIDTHS, FieldType
+from ikvcore.models import Clear, DeleteDocument, DeleteFields, DropFields, Mutation, Upsert
 
-__all__ = ["DocumentBatch", "key_hash"]
+__all__ = ["DocumentBatch"]
 
-_HASH: Final = struct.Struct("<Q")
 _FEW: Final = 256
 """Up to so many rows are named in the statement, and found by the index; more are joined with."""
 _PAGE: Final = 10_000
@@ -34,70 +32,6 @@ _ARROW_TYPES: Final = {
     FieldType.STRING: pa.large_string(),
     FieldType.BYTES: pa.large_binary(),
 }
-
-Place = tuple[int, bytes]
-"""Partition and key."""
-
-
-def key_hash(key: bytes) -> int:
-    """What the index finds a storage key by. Two keys may share it."""
-    number: int = _HASH.unpack(blake2b(key, digest_size=8).digest())[0]
-    return number
-
-
-class _Document:
-    """A document as the batch leaves it."""
-
-    __slots__ = ("born", "cells", "changed", "exists", "hash", "place", "rest", "row")
-
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self.hash = key_hash(storage_key(*place))
-        self.row: int | None = None  # where it is stored
-        self.born: int | None = None  # which of all documents it was, None for a new one
-        self.cells: dict[int, bytes] = {}  # by column, in the wire encoding
-        self.rest: dict[str, FieldBytes] = {}
-        self.exists = False
-        self.changed = False
-
-    def stored_as(self, row: int, born: int, rest: bytes | None, cells: dict[int, bytes]) -> None:
-        self.row, self.born, self.exists = row, born, True
-        self.rest, self.cells = unpack_rest(rest), cells
-
-    def remove(self) -> None:
-        if self.exists:
-            self.exists, self.changed, self.born = False, True, None
-            self.cells, self.rest = {}, {}
-
-    def upsert(self, fields: Iterable[tuple[str, FieldBytes]], columns: Columns) -> None:
-        self.exists = self.changed = True
-        cells, by_name = self.cells, columns.by_name
-        for name, (field_type, data) in fields:
-            column = by_name.get(name) or columns.get_or_add(name, field_type)
-            if (
-                column is not None
-                and column.type is field_type
-                and (field_type not in FLOATS or storable(field_type, data))
-            ):
-                cells[column.position] = data
-                if self.rest:
-                    self.rest.pop(name, None)
-            else:
-                self.rest[name] = field_type, data
-                if column is not None:
-                    cells.pop(column.position, None)
-
-    def delete_fields(self, names: Iterable[str], columns: Columns) -> None:
-        for name in names:
-            column = columns.by_name.get(name)
-            if self.rest.pop(name, None) is not None or (
-                column is not None and self.cells.pop(column.position, None) is not None
-            ):
-                self.changed = True
-
-    def drop(self, mutation: DropFields, columns: Columns) -> None:
-        names = [*self.rest, *(columns.all[position].name for position in self.cells)]
-        self.delete_fields([name for name in names if _is_dropped(mutation, name)], columns)
 
 
 class DocumentBatch:
@@ -111,7 +45,7 @@ class DocumentBatch:
         self._cursor = cursor
         self._columns = columns
         self._stored_columns = list(columns)
-        self._documents: dict[Place, _Document] = {}
+        self._documents: dict[Place, Document] = {}
         self._drops: list[DropFields] = []
         self.cleared: set[int] = set()
         self._read(mutations)
@@ -143,7 +77,7 @@ class DocumentBatch:
             if not isinstance(mutation, (DropFields, Clear)):
                 place = mutation.partition, mutation.key
                 if place not in self._documents:
-                    self._documents[place] = _Document(place)
+                    self._documents[place] = Document(place)
         if not self._documents:
             return
         selected = ", ".join(["rowid", "p", "k", "born", "rest", *(column.sql for column in self._stored_columns)])
@@ -188,7 +122,7 @@ class DocumentBatch:
             self.cleared.add(mutation.partition)
             self._drops = [drop for drop in self._drops if drop.partition != mutation.partition]
 
-    def _of(self, partition: int) -> list[_Document]:
+    def _of(self, partition: int) -> list[Document]:
         return [document for document in self._documents.values() if document.place[0] == partition]
 
     def _added(self) -> dict[int, tuple[int, int]]:
@@ -209,7 +143,7 @@ class DocumentBatch:
             self._cursor.execute(f"DELETE FROM ikv.rows WHERE {self._among('rowid', rows, pa.int64())}")
 
     def _drop(self, drop: DropFields) -> None:
-        dropped = [column for column in self._stored_columns if _is_dropped(drop, column.name)]
+        dropped = [column for column in self._stored_columns if is_dropped(drop, column.name)]
         if dropped:
             changes = ", ".join(f"{column.sql} = NULL" for column in dropped)
             filled = " OR ".join(f"{column.sql} IS NOT NULL" for column in dropped)
@@ -228,7 +162,7 @@ class DocumentBatch:
             changed: dict[int, bytes | None] = {}
             for born, packed in page:
                 fields = unpack_rest(packed)
-                kept = {name: field for name, field in fields.items() if not _is_dropped(drop, name)}
+                kept = {name: field for name, field in fields.items() if not is_dropped(drop, name)}
                 if len(kept) < len(fields):
                     changed[born] = pack_rest(kept)
             self._update_rest(changed)
@@ -251,7 +185,7 @@ class DocumentBatch:
             self._cursor.executemany("INSERT INTO ikv.columns VALUES (?, ?, ?)", rows)
             self._cursor.execute(self._columns.view())
 
-    def _insert(self, documents: list[_Document], next_number: int) -> None:
+    def _insert(self, documents: list[Document], next_number: int) -> None:
         if not documents:
             return
         staged = {
@@ -280,14 +214,10 @@ def _as_array(field_type: FieldType, cells: list[bytes | None]) -> pa.Array:
     return pa.Array.from_buffers(_ARROW_TYPES[field_type], len(laid), laid.buffers())
 
 
-def _numbers(documents: Sequence[_Document], next_number: int) -> list[int]:
+def _numbers(documents: Sequence[Document], next_number: int) -> list[int]:
     numbers = []
     for document in documents:
         if document.born is None:
             document.born, next_number = next_number, next_number + 1
         numbers.append(document.born)
     return numbers
-
-
-def _is_dropped(drop: DropFields, name: str) -> bool:
-    return name not in drop.keep and (name in drop.names or name.startswith(drop.prefixes))

@@ -14,9 +14,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from ikv_backends._duckdb_batch import DocumentBatch, key_hash
+from ikv_backends._duckdb_batch import DocumentBatch
 from ikv_backends._duckdb_columns import Column, Columns
 from ikv_backends._duckdb_database import Connection, DuckdbDatabase
+from ikv_backends._duckdb_document import key_hash
 from ikv_backends._duckdb_ledger import (
     Ledger,
     check_format,

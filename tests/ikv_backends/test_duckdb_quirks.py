@@ -273,7 +273,7 @@ def test_a_batch_of_thousands_is_read_and_rewritten(storage: DuckdbStorage) -> N
 
 
 def test_keys_that_share_a_hash_are_two(storage: DuckdbStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ikv_backends._duckdb_batch.key_hash", lambda key: 7)
+    monkeypatch.setattr("ikv_backends._duckdb_document.key_hash", lambda key: 7)
     monkeypatch.setattr("ikv_backends.duckdb.key_hash", lambda key: 7)
     ingester = Ingester(storage)
     ingester.apply(upsert(b"a", x=1), upsert(b"b", x=2), upsert(b"a", 1, x=3))
