@@ -4,15 +4,20 @@
 #
 #   make test                          lint, types, tests
 #   make test ARGS="-k registry -x"    options for pytest
+#   make test JOBS=0                   one test after the other
 #   make test PYTHON=python3.12        another Python than python3
 #   make demo                          real data into a store, and reads of it, measured
-#   make faults                        the tests of faults in their full form: an hour or more
-#   make reference                     write docs/reference/ again
+#   make faults                        the tests of faults in their full form, and their table in docs/reliability.md:
+#                                      hours
+#   make faults ARGS="--only threads"  one of them, and no table
+#   make reference                     write again what docs/ has from the code
 #   make proto                         compile the wire schema again
 #   make clean
 
 PYTHON = python3
 ARGS =
+# Most of a test is waiting: for a disk, a process, a moment. So there are more at a time than this machine's processors.
+JOBS = 3
 
 PY = .venv/bin/python
 
@@ -43,16 +48,17 @@ types: venv lint
 
 # Last, so that the last lines say what did not run.
 pytest: venv types
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 demo: venv
 	$(PY) examples/flights/demo.py
 
 faults: venv
-	$(PY) -m ikvcore.testing.faults --full $(ARGS)
+	$(PY) -m ikvcore.testing.faults --full $(if $(ARGS),$(ARGS),--table docs/reliability.md)
 
 reference: venv
 	$(PY) scripts/cli_reference.py
+	$(PY) scripts/seeded_faults.py
 
 proto: venv
 	$(PY) -m grpc_tools.protoc -I ikvcore/_proto --descriptor_set_out=ikvcore/_proto/ikvschemas.binpb \

@@ -20,6 +20,7 @@ from typing import Final, NoReturn, TypeAlias, TypeVar
 
 import lmdb
 
+from ikv_backends._gate import Gate
 from ikv_backends._lmdb_maps import forget_pages
 from ikv_backends._lmdb_pages import check_pages
 from ikv_backends._lmdb_writer import watch
@@ -43,7 +44,8 @@ _LOCK_BYTES: Final = (_MAX_READERS + 64) * 64
 _SPARE_TRANSACTIONS: Final = 64
 _ATTEMPTS: Final = 4
 _GROWTHS: Final = 8
-_READER_CHECK_SECONDS: Final = 60.0
+_READER_CHECK_SECONDS: Final = 1.0
+"""A look costs some microseconds for each process that reads; what a dead one pins, a busy writer piles up."""
 _FORGET_EVERY: Final = 128
 """Commits after which a writer gives up the pages that it has touched."""
 _MARGIN: Final = 1 << 20
@@ -58,42 +60,6 @@ class CommitFailedError(Exception):
 
 class _SuspectError(Exception):
     """The environment has to be opened anew before it is used again."""
-
-
-class _Gate:
-    """Lets transactions run side by side, and whoever changes the environment run alone."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._inside = 0
-        self._shut = False
-
-    def enter(self) -> None:
-        with self._changed:
-            while self._shut:
-                self._changed.wait()
-            self._inside += 1
-
-    def leave(self) -> None:
-        with self._changed:
-            self._inside -= 1
-            if not self._inside:
-                self._changed.notify_all()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        with self._changed:
-            while self._shut:
-                self._changed.wait()
-            self._shut = True
-            while self._inside:
-                self._changed.wait()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._shut = False
-                self._changed.notify_all()
 
 
 class LmdbEnvironment:
@@ -123,12 +89,14 @@ class LmdbEnvironment:
             lambda text: error(f"{self._described} is damaged: {text}")
         )
         self._data_file = directory / "data.mdb"
-        self._gate = _Gate()
+        self._gate = Gate()
         self._suspect = False
         self._readers_checked = time.monotonic()
         self._commits = 0
-        self._waiting: dict[int, float] = {}  # thread -> since when it waits for LMDB's write lock
+        self._waiting: set[int] = set()  # threads that wait for LMDB's write lock
         self._env: lmdb.Environment | None = self._open(create)
+        status = self._data_file.stat()
+        self._opened_file = (status.st_dev, status.st_ino)
         self.begin: Callable[[], Transaction] = self._env.begin
         """LMDB's own method, for reads that are too short for a call more. Where it fails, `begin_read` knows why."""
         after_fork_in_child(self)
@@ -245,16 +213,16 @@ class LmdbEnvironment:
 
     def _begin_write(self) -> Transaction:
         thread = threading.get_ident()
-        self._waiting[thread] = time.monotonic()
+        self._waiting.add(thread)
         try:
             return self._usable().begin(write=True)
         finally:
-            del self._waiting[thread]
+            self._waiting.discard(thread)
 
     @property
-    def waiting_since(self) -> float | None:
+    def is_waiting(self) -> bool:
         """See _lmdb_writer."""
-        return min(list(self._waiting.values()), default=None)
+        return bool(self._waiting)
 
     def _cure(self, exc: BaseException) -> Callable[[], object] | None:
         if isinstance(exc, _SuspectError):
@@ -290,6 +258,18 @@ class LmdbEnvironment:
             return self._data_file.stat().st_size
         except OSError as exc:
             raise self._error(f"{self._described} has lost its data file: {exc}") from exc
+
+    def check_file(self) -> None:
+        """Raise where the data file is no longer the one that was opened: what is written would be nowhere."""
+        found = None
+        with suppress(FileNotFoundError):
+            status = self._data_file.stat()
+            found = (status.st_dev, status.st_ino) if status.st_size else None
+        if found != self._opened_file:
+            raise self._damaged(
+                "its data file was removed, emptied or replaced while it was open; end the processes that use it, and "
+                "restore the file"
+            )
 
     def check_pages(self) -> list[str]:
         """What is wrong with the file's pages at the last commit, see _lmdb_pages; others may be writing."""
@@ -387,18 +367,23 @@ class LmdbEnvironment:
                 if reserve <= _SMALLEST_RESERVE:
                     raise self._error(f"no address space for {self._described}: {exc}") from exc
                 reserve >>= 1  # a limit on address space (ulimit -v)
-            except lmdb.Error as exc:
+            except (lmdb.Error, OSError) as exc:  # the binding makes the directory, in Python's own way
                 raise self.failure("opened", exc) from exc
         self._check_length(env)
         env.reader_check()
         return env
 
     def _check_length(self, env: lmdb.Environment) -> None:
-        """Refuse a file that ends before the pages that it speaks of: touching those kills the process (SIGBUS)."""
+        """Refuse a file that ends before pages that it needs: touching those kills the process (SIGBUS)."""
         wanted = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
-        if (found := self.size()) < wanted:
+        if (found := self.size()) >= wanted:
+            return
+        missing = check_pages(self._data_file, env.begin, end_alone=True)
+        if missing:
             env.close()
-            raise self._damaged(f"its data file has {found:,} bytes of at least {wanted:,}; restore it from a copy")
+            raise self._damaged(
+                f"its data file has {found:,} bytes of at least {wanted:,} ({missing[0]}); restore it from a copy"
+            )
 
     def _reopen(self) -> None:
         if not self._suspect:  # another thread did it while this one waited
@@ -406,6 +391,7 @@ class LmdbEnvironment:
         self._usable().close()
         # Closed for good if it cannot be opened now: a later call says so, and so does a new client.
         self._env, self.begin = None, self._refuse
+        self.check_file()
         self._env = self._open(create=False)
         self.begin = self._env.begin
         self._suspect = False

@@ -39,6 +39,9 @@ _BIG_DATA: Final = 0x01
 _DEEPEST: Final = 32
 _METAS: Final = 2
 _NAMES: Final = ("list of free pages", "table")
+_FREE: Final = "free"
+_MOST_UNWRITTEN: Final = 1 << 20
+"""Pages of one commit that may lie beyond the file's end: so that a damaged number takes no memory."""
 _ATTEMPTS: Final = 8
 
 
@@ -68,21 +71,24 @@ class _Meta:
     commit: int
 
 
-def check_pages(file: Path, begin: Callable[[], AbstractContextManager[Transaction]] | None = None) -> list[str]:
+def check_pages(
+    file: Path, begin: Callable[[], AbstractContextManager[Transaction]] | None = None, *, end_alone: bool = False
+) -> list[str]:
     """What is wrong with the pages of an LMDB file at its last commit; at most one sentence, none where all is well.
 
     begin: begins a read transaction, which keeps the pages that are checked from being written again. None where nobody
-    has the file open: then the commit before the last one is looked at too. Raises OSError.
+    has the file open: then the commit before the last one is looked at too. end_alone: look for pages beyond the
+    file's end, and no further than they need it. Raises OSError.
     """
     descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     try:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 if begin is None:
-                    _check(descriptor, None)
+                    _check(descriptor, None, end_alone)
                 else:
                     with begin() as transaction:
-                        _check(descriptor, transaction.id())
+                        _check(descriptor, transaction.id(), end_alone)
             except _DamagedError as exc:
                 # Others may be writing a meta page while it is read here; what is damaged stays so.
                 if begin is None or attempt == _ATTEMPTS:
@@ -94,7 +100,7 @@ def check_pages(file: Path, begin: Callable[[], AbstractContextManager[Transacti
         os.close(descriptor)
 
 
-def _check(descriptor: int, commit: int | None) -> None:
+def _check(descriptor: int, commit: int | None, end_alone: bool) -> None:
     first = _read_meta(descriptor, 0, 0)
     metas = [first, _read_meta(descriptor, 1, first.page_size)]
     commits = [meta.commit for meta in metas]
@@ -103,8 +109,9 @@ def _check(descriptor: int, commit: int | None) -> None:
     chosen = [meta for meta in metas if meta.commit == (max(commits) if commit is None else commit)]
     if not chosen:
         raise _DamagedError(f"no meta page is of commit {commit}")
-    walk = _Walk(descriptor, chosen[0])
-    walk.check()
+    if end_alone and _Walk(descriptor, chosen[0]).is_end_free():
+        return
+    _Walk(descriptor, chosen[0]).check()
     if commit is None and commits[0] != commits[1]:
         # A meta page that fell back by two would make the one before the last commit the newest. Pages say so.
         _Walk(descriptor, metas[commits.index(min(commits))]).check_no_later_commit()
@@ -141,9 +148,10 @@ class _Walk:
         self._descriptor = descriptor
         self._meta = meta
         self._size = meta.page_size
-        end = os.fstat(descriptor).st_size
-        if meta.last_page < 1 or (meta.last_page + 1) * self._size > end:
-            raise _DamagedError(f"it has {end:,} bytes, and page {meta.last_page} is missing")
+        # The file may end before the last page: one that a commit both took and gave back is free, and never written.
+        self._written = os.fstat(descriptor).st_size // self._size
+        if not _METAS <= meta.last_page + 1 <= self._written + _MOST_UNWRITTEN:
+            raise _DamagedError(f"it has {self._written:,} pages, and {meta.last_page + 1:,} are stated")
         self._used = bytearray(meta.last_page + 1)
         self._used[:_METAS] = b"\x01" * _METAS
         self._pages = [0, 0, 0]
@@ -153,6 +161,12 @@ class _Walk:
             pass
         for key, value in self._tree(0, self._meta.free):
             self._check_free(key, value)
+
+    def is_end_free(self) -> bool:
+        """Whether the list of free pages has all that lie beyond the file's end."""
+        for key, value in self._tree(0, self._meta.free):
+            self._check_free(key, value)
+        return all(self._used[self._written :])
 
     def check_no_later_commit(self) -> None:
         """Raise where pages of this state were written after its commit."""
@@ -173,11 +187,13 @@ class _Walk:
             if page >= previous:
                 raise _DamagedError(f"the list of pages freed by commit {commit} is out of order")
             previous = page
-            self._use(page, 1, "free")
+            self._use(page, 1, _FREE)
 
     def _use(self, first: int, count: int, what: str) -> None:
         if not (first >= _METAS and count >= 1 and first + count <= len(self._used)):
             raise _DamagedError(f"page {first} ({what}) lies outside of the file")
+        if first + count > self._written and what != _FREE:
+            raise _DamagedError(f"page {first} ({what}) is missing: the file ends before it")
         if any(self._used[first : first + count]):
             raise _DamagedError(f"page {first} ({what}) is used twice")
         self._used[first : first + count] = b"\x01" * count

@@ -5,8 +5,9 @@
                                               /log/             LMDB
                                               /followers/       FIFOs
 
-Directories are named by ikvcore._names.directory_name; those that begin with ~ are being made or removed. All of it is
-its owner's alone (0700, 0600): files of one user are no security boundary against that user.
+Directories are named by ikvcore._names.directory_name; those that begin with ~ are being made or removed, and what a
+killed process left of them goes with the next provisioning. All of it is its owner's alone (0700, 0600): files of one
+user are no security boundary against that user.
 """
 
 from __future__ import annotations
@@ -235,12 +236,12 @@ def _malformed(path: Path, reason: object) -> TransportError:
 @contextmanager
 def _made_whole(target: Path, what: str, name: str) -> Iterator[Path]:
     """A new directory to fill, which then appears at `target` in one step. StoreExistsError if something is there."""
-    unfinished = target.with_name(f"{_BEING_MADE}{secrets.token_hex(8)}")
-    try:
-        with _translated(target):
-            if target.exists():
-                raise StoreExistsError(what, name)
-            _make_directory(unfinished)
+    with _translated(target):
+        if target.exists():
+            raise StoreExistsError(what, name)
+        _sweep(target.parent)
+        unfinished, lock = _claim(target.parent)
+        try:
             yield unfinished
             _sync(unfinished)
             try:
@@ -250,8 +251,39 @@ def _made_whole(target: Path, what: str, name: str) -> Iterator[Path]:
                     raise StoreExistsError(what, name) from exc
                 raise
             _sync(target.parent)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            os.close(lock)
+
+
+def _claim(parent: Path) -> tuple[Path, int]:
+    """A new directory for what is being made, and a descriptor that keeps it from being swept while it is open."""
+    while True:
+        unfinished = parent / f"{_BEING_MADE}{secrets.token_hex(8)}"
+        unfinished.mkdir(mode=0o700)
+        with suppress(FileNotFoundError):
+            unfinished.chmod(0o700)  # whatever the umask
+            lock = _open_directory(unfinished)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if unfinished.exists():  # nobody swept it before it was locked
+                    return unfinished, lock
+            except BaseException:
+                os.close(lock)
+                raise
+            os.close(lock)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what was being made by processes that were killed. Who still makes something holds its lock."""
+    for unfinished in parent.glob(f"{_BEING_MADE}*"):
+        with suppress(OSError):
+            lock = _open_directory(unfinished)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(unfinished, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 @contextmanager
@@ -287,7 +319,7 @@ def _write_durably(path: Path, content: dict[str, Any]) -> None:
 
 
 def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    fd = _open_directory(directory)
     try:
         os.fsync(fd)
     finally:
@@ -297,9 +329,13 @@ def _sync(directory: Path) -> None:
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     """Whoever else locks this directory waits."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = _open_directory(directory)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)
+
+
+def _open_directory(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

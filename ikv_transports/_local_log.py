@@ -161,10 +161,11 @@ class LocalLog:
         return self._engine.is_forked
 
     def check_in_place(self) -> None:
-        """Raise TransportError if the store was deleted: its directory is then no longer this one."""
+        """Raise TransportError if the store was deleted: its directory, or its file, is then no longer this one."""
         try:
             status = self._directory.stat()
             if (status.st_dev, status.st_ino) == self._key:
+                self._engine.check_file()
                 return
         except FileNotFoundError:
             pass

@@ -6,7 +6,7 @@ at every one of them, again and again: measured, 40 % of ingest's time. A tuple 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterator, Mapping, Sequence
 from typing import Final
 
 from ikvcore.fields import FieldBytes, FieldType
@@ -50,6 +50,10 @@ class ColumnFields(Mapping[str, FieldBytes]):
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def items(self) -> ItemsView[str, FieldBytes]:
+        # A dict made at once is several times as fast as Mapping's own way, item by item.
+        return dict(zip(self.columns.names, zip(self.columns.types, self.data, strict=True), strict=True)).items()
 
     def __repr__(self) -> str:
         return repr(dict(self))

@@ -178,7 +178,12 @@ class CommitPlan:
             self._put(batch, shape_entry(shape.id, shape.fields))
         if self._new_fields or self._numbered or self._changed_partitions:
             old = self._view.version
-            version = Version(old.version + 1, old.fields + len(self._new_fields), old.shapes + len(self._numbered))
+            version = Version(
+                old.version + 1,
+                old.fields + len(self._new_fields),
+                old.shapes + len(self._numbered),
+                sum(state.epoch for state in {**self._view.partitions, **self._partitions}.values()),
+            )
             self._put(batch, version.entry())
         return batch
 

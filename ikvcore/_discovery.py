@@ -1,7 +1,7 @@
-"""What is installed: the backends and transports that distributions announce, read from metadata alone (C10).
+"""What is installed: the backends, transports and observers that distributions announce, from metadata alone (C10).
 
-Plugins are entry points of the groups `ikv_backends` and `ikv_transports`, whoever ships them; none is known here by
-name. importlib.metadata is imported where it is used: it costs as much as a public module (C1).
+Plugins are entry points of the groups below, whoever ships them; none is known here by name. importlib.metadata is
+imported where it is used: it costs as much as a public module (C1).
 """
 
 from __future__ import annotations
@@ -29,9 +29,13 @@ __all__ = [
     "usable_names",
 ]
 
-Kind: TypeAlias = Literal["backend", "transport"]
+Kind: TypeAlias = Literal["backend", "transport", "observer"]
 
-_GROUPS: Final[Mapping[Kind, str]] = {"backend": "ikv_backends", "transport": "ikv_transports"}
+_GROUPS: Final[Mapping[Kind, str]] = {
+    "backend": "ikv_backends",
+    "transport": "ikv_transports",
+    "observer": "ikv_hooks",
+}
 _OWN_DISTRIBUTION: Final = "ikvcore"
 
 _log = logging.getLogger(__name__)
@@ -43,7 +47,7 @@ class Candidate:
 
     kind: Kind
     name: str
-    """What users write in with_backend or with_transport."""
+    """What users write in with_backend or with_transport; all observers are called, whatever their names."""
     distribution: str
     version: str
     entry_point: EntryPoint

@@ -18,6 +18,7 @@ from typing import Final
 
 from ikvcore._damage import Damage
 from ikvcore._mount import Mount
+from ikvcore._opened import Opened
 from ikvcore.errors import MountError, ReplicaDamagedError, ShutDownError, StorageError
 from ikvcore.protocols import Storage
 
@@ -156,11 +157,21 @@ class Generations:
         storage = None
         if damage is None:  # else it is not even opened: an engine may crash on it
             try:
-                storage = self._open(directory)
+                storage = self._open_filled(directory)
             except ReplicaDamagedError as exc:
                 damage = Damage(generation=directory.name, reason=exc.what)
                 self._tell(damage)
         self._take(Generation(directory, storage, damage))
+
+    def _open_filled(self, directory: Path) -> Storage:
+        """Open a storage that was not made anew by that, if anything was ever in it. Raises ReplicaDamagedError."""
+        storage = self._open(directory)
+        try:
+            Opened.refuse_emptied(directory, storage)
+        except BaseException:
+            _close(storage)
+            raise
+        return storage
 
     def _tell(self, damage: Damage) -> None:
         """Have the other processes of the mount know what this one found."""

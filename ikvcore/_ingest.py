@@ -7,12 +7,15 @@ it, in whichever process, the compare-and-set on the commit number keeps two of 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 from ikvcore._decoder import EventDecoder
 from ikvcore._events import BadEvent
 from ikvcore._fold import fold
+from ikvcore._observers import Audience
 from ikvcore._progress import (
     COMMIT_KEY,
     QUARANTINE_KEPT,
@@ -23,7 +26,7 @@ from ikvcore._progress import (
     read_progress,
 )
 from ikvcore.errors import LogTrimmedError
-from ikvcore.models import LogMessage, Meta, Mutation, Polled, Start, StoreDescription
+from ikvcore.models import BadEventFound, BatchApplied, LogMessage, Meta, Mutation, Polled, Start, StoreDescription
 from ikvcore.protocols import Reclaim, Storage, Subscription, Transport
 
 __all__ = ["Ingester"]
@@ -48,7 +51,10 @@ class Ingester:
         partitions: Sequence[int],
         quarantine: bool,
         partial_history: bool,
+        audience: Audience | None = None,
+        mount: Path | None = None,
     ) -> None:
+        """`audience` is told of batches and bad events, with `mount` as the place where they went."""
         self._storage = storage
         self._transport = transport
         self._store: StoreDescription = transport.describe()
@@ -64,6 +70,8 @@ class Ingester:
         self._begun: dict[int, PartitionProgress] = {}
         self._since_reclaim = 0
         self._pending: _Batch | None = None
+        self._audience = audience or Audience()
+        self._mount = mount
 
     def step(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for messages and apply what came; whether anything was committed.
@@ -85,6 +93,8 @@ class Ingester:
             for partition, reason in batch.halts.items():
                 _log.error("ingest of partition %d has halted: %s", partition, reason)
             self.close()  # the next step subscribes to the partitions that are left
+        if self._audience:
+            self._tell(batch)
         self._since_reclaim += 1
         if not batch.mutations or self._since_reclaim >= _RECLAIM_EVERY:
             return self._reclaim() or bool(batch.progress)
@@ -141,7 +151,7 @@ class Ingester:
 
     def _batch(self, polled: Polled) -> _Batch:
         """What to commit for these messages."""
-        batch = _Batch()
+        batch = _Batch(began=time.perf_counter())
         batch.progress.update(self._begun)
         by_partition: dict[int, list[LogMessage]] = {}
         for message in polled.messages:
@@ -163,6 +173,7 @@ class Ingester:
             try:
                 mutation = self._decoder.decode(message)
             except BadEvent as exc:
+                batch.bad.append((message, str(exc)))
                 if not self._quarantine:
                     batch.halts[partition] = f"bad event at position {message.position}: {exc}"
                     break
@@ -174,6 +185,7 @@ class Ingester:
             timestamp = message.timestamp if mutation is None else mutation.timestamp
             passed += 1
         if passed:
+            batch.passed += passed
             done = batch.progress.get(partition) or self._progress[partition]
             batch.progress[partition] = done.past(
                 messages[passed - 1], identity=self._store.identity, timestamp=timestamp, passed=passed, bad=bad
@@ -185,6 +197,31 @@ class Ingester:
         self._commit_with(meta, batch.mutations)
         self._progress.update(batch.progress)
         self._begun = {}
+
+    def _tell(self, batch: _Batch) -> None:
+        """Tell observers of a batch that is committed."""
+        subject: dict[str, Any] = {
+            "store_name": self._store.store_name,
+            "account_id": self._store.account_id,
+            "mount": self._mount,
+        }
+        if batch.progress:
+            times = [done.timestamp for done in batch.progress.values() if done.timestamp is not None]
+            self._audience.tell(
+                "batch_applied",
+                BatchApplied(
+                    **subject,
+                    events=batch.passed,
+                    quarantined=len(batch.quarantined),
+                    seconds=time.perf_counter() - batch.began,
+                    delay_seconds=max(0.0, (time.time_ns() - max(times)) / 1e9) if times and batch.passed else None,
+                    positions={partition: done.position for partition, done in batch.progress.items()},
+                ),
+            )
+        for message, reason in batch.bad:
+            place: dict[str, Any] = {"partition": message.partition, "position": message.position}
+            found = BadEventFound(**subject, **place, reason=reason, quarantined=self._quarantine)
+            self._audience.tell("bad_event", found)
 
     def _keep_quarantined(self, batch: _Batch, meta: dict[bytes, bytes | None]) -> None:
         if not batch.quarantined:
@@ -219,9 +256,12 @@ class Ingester:
 class _Batch:
     """What one poll comes to."""
 
-    __slots__ = ("halts", "mutations", "progress", "quarantined")
+    __slots__ = ("bad", "began", "halts", "mutations", "passed", "progress", "quarantined")
 
-    def __init__(self) -> None:
+    def __init__(self, *, began: float) -> None:
+        self.began = began
+        self.passed = 0
+        self.bad: list[tuple[LogMessage, str]] = []
         self.mutations: list[Mutation] = []
         self.progress: dict[int, PartitionProgress] = {}
         self.quarantined: list[QuarantinedEvent] = []

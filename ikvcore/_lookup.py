@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from ikvcore._arguments import as_list
 from ikvcore._keys import key_bytes, message_key, partition_of
 from ikvcore.client import Key
 from ikvcore.errors import PartitionNotHeldError, ReplicaDamagedError, ShutDownError, StorageError
 from ikvcore.fields import check_name
+from ikvcore.health import ReadCount
 from ikvcore.models import Cursor, Page, Projection, Row, StoreDescription, storage_key
-from ikvcore.protocols import Storage
+from ikvcore.protocols import Query, Storage
 
 __all__ = ["Lookup"]
 
@@ -29,8 +30,9 @@ class Lookup:
         held: Sequence[int],
         *,
         found_damaged: Callable[[ReplicaDamagedError], object],
+        reads: ReadCount | None = None,
     ) -> None:
-        """`found_damaged` is told of damage that a read of `storage` meets."""
+        """`found_damaged` is told of damage that a read of `storage` meets. What is read counts in `reads`."""
         self._storage = storage
         self._store = store
         self._held = tuple(held)
@@ -41,13 +43,18 @@ class Lookup:
         self._prefix = storage_key(0, b"")
         self._one_field: dict[str, Projection] = {}
         self._many_fields: dict[tuple[str, ...], Projection] = {}
-        self.row = self._row_of_one_partition if store.partitions == 1 else self._row_of_many_partitions
+        self._reads = reads
+        row = self._row_of_one_partition if store.partitions == 1 else self._row_of_many_partitions
+        self.row = row if reads is None else _counted(row, reads)
         """(primary key, field name) -> the one-field row of a document, None if there is no such document."""
 
     def rows(self, primary_keys: Sequence[Key], field_names: Sequence[str] | None) -> list[Row | None]:
         """The rows of keys in one state, aligned with them; of all fields where `field_names` is None."""
         keys = as_list(primary_keys, "keys")
         projection = self.projection(field_names)
+        if self._reads is not None:
+            count = len(keys)
+            self._reads.batched += count  # with no call in between, where another thread's turn could come
         return self._find(keys, projection) if keys else []
 
     def page(self, projection: Projection, cursor: Cursor | None, limit: int) -> Page:
@@ -62,6 +69,16 @@ class Lookup:
         """How many documents there are."""
         try:
             return self._storage.count()
+        except StorageError as exc:
+            self._failed(exc)
+            raise
+
+    def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any]) -> Any:
+        """The table that a query gives; None where the storage has no queries."""
+        if not isinstance(self._storage, Query):
+            return None
+        try:
+            return self._storage.query(sql, parameters)
         except StorageError as exc:
             self._failed(exc)
             raise
@@ -149,3 +166,13 @@ class Lookup:
             self._one_field.clear()
         self._one_field[field_name] = projection
         return projection
+
+
+def _counted(row: Callable[[Key, str], Row | None], reads: ReadCount) -> Callable[[Key, str], Row | None]:
+    """`row`, counting its calls: for a reader that is observed, so that others' reads do not even ask."""
+
+    def counted(primary_key: Key, field_name: str) -> Row | None:
+        reads.single += 1
+        return row(primary_key, field_name)
+
+    return counted

@@ -16,12 +16,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from ikvcore._generations import Generations
 from ikvcore._ingest import Ingester
 from ikvcore._mount import Mount, MountLock
 from ikvcore._opened import Opened
+from ikvcore._progress import COMMIT_KEY
 from ikvcore._rebuild import Rebuild
 from ikvcore._status import SILENCE, Status, boot_id
 from ikvcore._storage import catch_up
@@ -90,8 +92,10 @@ class ReplicaLoop:
         self._rebuild: Rebuild | None = None
         self._looked = 0.0
         self._marked = False  # whether opened.json says that the files are being written, by this worker
+        self._noted: Path | None = None  # the generation of which opened.json says that it has a commit
         self._stopped = threading.Event()
         self._follow_until = 0.0
+        self._gave_up = False  # whether it follows so that somebody else takes the lock
         self._last_beat = 0.0
         self._found_locked = 0.0  # when this worker first saw the lock taken: a holder may never have been heard of
         self._told: object = None
@@ -166,7 +170,8 @@ class ReplicaLoop:
     def _may_ingest(self) -> bool:
         if self._lock is None or self._mount is None:
             return True
-        if time.monotonic() < self._follow_until:
+        follows = time.monotonic() < self._follow_until
+        if follows and self._gave_up:
             return False
         if self._lock.held:
             return True
@@ -175,11 +180,10 @@ class ReplicaLoop:
             self.silence = None
             return True
         self._found_locked = self._found_locked or time.monotonic()
-        silent = self._holder_is_silent(self._mount)
         if self._one_writer:
-            self._note_silence(self._mount if silent else None)
+            self._note_silence(self._mount if self._holder_is_silent(self._mount) else None)
             return False
-        return silent
+        return not follows and self._holder_is_silent(self._mount)
 
     def _note_silence(self, mount: Mount | None) -> None:
         """The engine lets nobody else write while the silent process lives: say so, since waiting may be in vain."""
@@ -262,7 +266,11 @@ class ReplicaLoop:
         try:
             if self._ingester is None:
                 self._ingester = self._make_ingester(self._generations.storage)
-            return self._ingester.step(TICK)
+                self._note_use()
+            committed = self._ingester.step(TICK)
+            if committed:
+                self._note_use()
+            return committed
         except ReplicaDamagedError as exc:
             # A read may have met it first, and noted it; where nothing can be noted, nothing takes its place.
             if not self._generations.found_damaged(exc.what, storage) and self._generations.damage is None:
@@ -290,6 +298,7 @@ class ReplicaLoop:
         if done:
             # Its ingester goes on as ours.
             self._ingester, self._rebuild, self._may_write = self._rebuild.ingester, None, True
+            self._note_use()
             self._on_change()
         return True
 
@@ -301,6 +310,20 @@ class ReplicaLoop:
                 self._mount.note_quarantine()
         self._marked = True
 
+    def _note_use(self) -> None:
+        """Say that the current generation has a commit, so that nobody takes it for new where its files are lost."""
+        current = self._generations.current
+        if self._mount is None or current.directory is None or self._noted == current.directory:
+            return
+        if current.storage is None or current.storage.read_meta([COMMIT_KEY]) == [None]:
+            return
+        try:
+            if Opened.holds(self._mount.path) != current.directory.name:
+                Opened.mark(self._mount.path, clean=False, holds=current.directory.name)
+            self._noted = current.directory
+        except OSError as exc:  # the next commit tries again
+            _log.warning("opened.json could not be written: %s", exc)
+
     def _work(self, step: Callable[[], bool]) -> None:
         try:
             committed = step()
@@ -309,6 +332,9 @@ class ReplicaLoop:
             self._failures, self.failure = 0, None  # what failed here is now the other worker's to find out
             self._forget()
             if self._lock is not None and not self._one_writer:
+                # A lock that was ours is for the other one to take now. One that was not, and can be had, was given up
+                # by a process that has died: its last commit can be what fenced us.
+                self._gave_up = self._lock.held
                 self._lock.release()
                 # The other one was heard of by its commit: should it fall silent now, its silence began here.
                 self._found_locked = time.monotonic()

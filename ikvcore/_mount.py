@@ -6,7 +6,7 @@ gen-N/         one storage's directory; the storage sees nothing else
 gen-(N+1)/     one that is being built in its place; gen-(N-1)/, one that was damaged, until the next is built
 damage.json    what is wrong with the current generation; see _damage.py
 quarantine     there if bad events may have been passed over here
-opened.json    whether the files may have lost writes; see _opened.py
+opened.json    whether the files may have lost writes, and which were in use; see _opened.py
 ingest.lock    lockf: held by the process that ingests (or, for backends that are not shared, that has it open)
 open.lock      lockf: held for a moment while a mount is made or checked
 status.json    what the ingester last said of itself; see _status.py

@@ -18,7 +18,7 @@ from ikvcore.models import Secret
 
 __all__ = ["read_env", "read_toml"]
 
-_PLAIN: Final = ("store_name", "account_id", "partitions", "on_bad_event", "history")
+_PLAIN: Final = ("store_name", "account_id", "partitions", "on_bad_event", "history", "installed_observers")
 _TABLES: Final = ("backend", "transport", "logging", "requires")
 _TOP_LEVEL: Final = (*_PLAIN, "account_passkey", "account_passkey_file", "mount_directory", *_TABLES)
 _LOGGING: Final = ("console", "file", "file_level")
@@ -36,6 +36,7 @@ _VARIABLES: Final = (
     "PARTITIONS",
     "ON_BAD_EVENT",
     "HISTORY",
+    "INSTALLED_OBSERVERS",
     "CONSOLE_LOGGING",
     "FILE_LOGGING",
 )
@@ -157,6 +158,8 @@ def read_env(environ: Mapping[str, str] | None) -> dict[str, Any]:
             settings[name] = _json_object(f"IKV_{name.upper()}", found[name].reveal())
     if "partitions" in found:
         settings["partitions"] = _numbers(found["partitions"])
+    if "installed_observers" in found:
+        settings["installed_observers"] = _true_or_false("IKV_INSTALLED_OBSERVERS", found["installed_observers"])
     if "file_logging" in found:
         level, separator, path = found["file_logging"].partition(":")
         if not separator or not path:
@@ -196,6 +199,13 @@ def _numbers(text: str) -> list[int]:
         return [int(number) for number in text.split(",")]
     except ValueError as exc:
         raise InvalidOptionError("IKV_PARTITIONS", text, 'write it as numbers with commas, such as "0,1"') from exc
+
+
+def _true_or_false(variable: str, text: str) -> bool:
+    words = {"true": True, "false": False}
+    if text.lower() not in words:
+        raise InvalidOptionError(variable, text, "use true or false")
+    return words[text.lower()]
 
 
 # -- both --------------------------------------------------------------------------------------

@@ -11,7 +11,10 @@ from typing import Any, Final, NoReturn
 
 from ikvcore._arguments import as_list
 from ikvcore._deadline import Deadline
+from ikvcore._health_watch import HealthWatch
 from ikvcore._lookup import Lookup
+from ikvcore._observation import observation
+from ikvcore._observers import Audience
 from ikvcore._replica import Replica, ReplicaPlan
 from ikvcore._replica_table import close_replica, open_replica
 from ikvcore.client import IKVReader, Key
@@ -26,8 +29,8 @@ from ikvcore.errors import (
 )
 from ikvcore.fields import FieldType, Value
 from ikvcore.forks import after_fork_in_child
-from ikvcore.health import Health, PartitionStats, Stats
-from ikvcore.models import Position, Projection, Row, StoreDescription
+from ikvcore.health import Health, PartitionStats, ReadCount, Stats
+from ikvcore.models import Position, Projection, ReaderStarted, Row, StoreDescription
 from ikvcore.protocols import Transport
 from ikvcore.tokens import Token
 
@@ -48,9 +51,13 @@ class Reader(IKVReader):
         self,
         open_transport: Callable[[], Transport],
         plan_for: Callable[[StoreDescription], ReplicaPlan],
+        audience: Audience | None = None,
     ) -> None:
         self._open_transport = open_transport
         self._plan_for = plan_for
+        self._audience = audience or Audience()
+        self._reads = ReadCount() if self._audience else None
+        self._watch: HealthWatch | None = None
         self._starting = threading.Lock()
         self._lock = threading.RLock()  # a signal handler may shut down a client whose thread holds it
         self._cancelled = False
@@ -75,6 +82,7 @@ class Reader(IKVReader):
         if self._forked:
             raise ForkedError("reader")
         deadline = Deadline(timeout, "reading the log up to its end at startup")
+        began = time.monotonic()
         with self._starting:
             if self._replica is not None:
                 return
@@ -95,8 +103,10 @@ class Reader(IKVReader):
                         raise replica.refusal() or ShutDownError("reader")
                 self._connect(replica, target)
             except BaseException:
-                close_replica(replica)
+                close_replica(replica, self._audience)
                 raise
+        if self._reads is not None:
+            self._tell_started(replica, self._reads, time.monotonic() - began)
         _log.info("reader of store %s started: %s", replica.store.store_name, found)
 
     def _catch_up(
@@ -140,7 +150,25 @@ class Reader(IKVReader):
             self._disconnect()
         if replica is not None:
             replica.wake_waiters()
-            close_replica(replica)
+            close_replica(replica, self._audience)
+            watch, self._watch = self._watch, None
+            if watch is not None:
+                observation.watch(watch)  # for the last time: it finds the reader stopped
+                observation.drain()
+
+    def _tell_started(self, replica: Replica, reads: ReadCount, seconds: float) -> None:
+        store, mount = replica.store, replica.plan.mount
+        started = ReaderStarted(
+            store_name=store.store_name,
+            account_id=store.account_id,
+            mount=mount,
+            seconds=seconds,
+            reader=self,
+            reads=reads,
+        )
+        self._audience.tell("reader_started", started)
+        self._watch = HealthWatch(self, store, mount, self._audience)
+        observation.watch(self._watch)
 
     def forked(self) -> None:
         """See ikvcore.forks."""
@@ -168,7 +196,9 @@ class Reader(IKVReader):
         current = replica.current
         if current.damage is None and current.storage is not None:
             found_damaged = partial(replica.found_damaged, current.storage)
-            self._lookup = Lookup(current.storage, replica.store, replica.partitions, found_damaged=found_damaged)
+            self._lookup = Lookup(
+                current.storage, replica.store, replica.partitions, found_damaged=found_damaged, reads=self._reads
+            )
             self._row = self._lookup.row
         else:
             self._lookup, self._row = None, self._row_or_refuse
@@ -314,6 +344,12 @@ class Reader(IKVReader):
     def count(self) -> int:
         return self._looking().count()
 
+    def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
+        table = self._looking().query(sql, parameters)
+        if table is None:
+            self._opened().refuse_capability("Query")
+        return table
+
     def _scan(self, projection: Projection) -> Iterator[tuple[str | bytes, Row]]:
         cursor = None
         as_text = self._opened().store.primary_key_type is _STRING
@@ -413,6 +449,8 @@ class Reader(IKVReader):
         except ForkedError:
             raise
         except IKVError as exc:
+            if self._replica is not replica:  # it was shut down under this look at it
+                return self.health()
             return Health(state="halted", reason=str(exc))
         if outlook.failure is not None or outlook.halts:
             reasons = [str(outlook.failure)] if outlook.failure is not None else []

@@ -13,7 +13,7 @@ from zlib import crc32
 
 from ikvcore._commitplan import Counts, KeyForm, record_epoch, record_fields
 from ikvcore._record import CRC_RESIDUE, encode_record
-from ikvcore._schema import PartitionState, SchemaView, Version
+from ikvcore._schema import PartitionState, SchemaView
 from ikvcore.errors import ReplicaDamagedError
 from ikvcore.models import WriteBatch
 from ikvcore.protocols import OrderedKeyValue, Snapshot
@@ -118,7 +118,7 @@ class Reclaimer:
             old.clear if old.clear > current.epoch else 0,
             {field_id: epoch for field_id, epoch in old.drops.items() if epoch > current.epoch},
         )
-        version = Version(view.version.version + 1, view.version.fields, view.version.shapes)
+        version = view.version._replace(version=view.version.version + 1)
         for key, value in (state.entry(current.partition), counts.entry(current.partition), version.entry()):
             batch.puts[key] = value
         return Work(batch, None)

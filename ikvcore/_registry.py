@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -45,14 +44,18 @@ __all__ = [
     "LoadedPlugin",
     "PluginHooks",
     "Requirements",
+    "broken",
     "build_options",
     "check_requirements",
+    "import_plugin",
     "installed",
+    "lacks_capability",
     "load",
     "load_backend",
     "load_transport",
     "missing_requirements",
     "refresh",
+    "unknown_hooks",
 ]
 
 Info: TypeAlias = BackendInfo | TransportInfo
@@ -93,7 +96,7 @@ class PluginHooks:
         except ImportError as exc:  # drivers may be imported as late as this
             _raise_import_error(self._candidate, exc)
         if result is None:
-            raise _broken(self._candidate, f"its hook {name} returned None")
+            raise broken(self._candidate, f"its hook {name} returned None")
         return result
 
 
@@ -121,7 +124,8 @@ def load_transport(name: str) -> LoadedPlugin[TransportInfo]:
 
 
 def load(kind: Kind, name: str) -> LoadedPlugin[BackendInfo] | LoadedPlugin[TransportInfo]:
-    """As load_backend or load_transport."""
+    """As load_backend or load_transport; observers are loaded in ikvcore._observers."""
+    assert kind != "observer"
     return load_backend(name) if kind == "backend" else load_transport(name)
 
 
@@ -166,7 +170,7 @@ class _Group(Generic[InfoT]):
             return self._loaded[candidate.qualified_name]
 
     def _load(self, candidate: Candidate) -> LoadedPlugin[InfoT]:
-        plugin = _import(candidate)
+        plugin = import_plugin(candidate)
         already = self._manager.is_registered(plugin)  # two names, or two distributions, may lead to one object
         try:
             if not already:
@@ -185,23 +189,13 @@ class _Group(Generic[InfoT]):
             self._manager.register(plugin, name=candidate.qualified_name)
         except Exception as exc:  # pluggy names the hook and the argument that its specification lacks
             self._check_declared_version(candidate, plugin)
-            raise _broken(candidate, exc) from exc
+            raise broken(candidate, exc) from exc
         if not self._manager.get_hookcallers(plugin):
-            raise _broken(candidate, f"{candidate.entry_point.value} has no function marked with hookimpl")
-        unknown = self._unknown_hooks(plugin)
+            raise broken(candidate, f"{candidate.entry_point.value} has no function marked with hookimpl")
+        unknown = unknown_hooks(self._manager, plugin)
         if unknown:
             self._check_declared_version(candidate, plugin)
-            raise _broken(candidate, f"it implements unknown hook {unknown[0]!r}{near_miss(unknown[0], _all_hooks())}")
-
-    def _unknown_hooks(self, plugin: object) -> list[str]:
-        """As pluggy's check_pending, for one plugin and with the hooks of both kinds known."""
-        implemented = [
-            implementation
-            for caller in self._manager.get_hookcallers(plugin) or ()
-            for implementation in caller.get_hookimpls()
-            if caller.name not in _all_hooks() and implementation.plugin is plugin
-        ]
-        return [each.opts["specname"] or each.function.__name__ for each in implemented if not each.optionalhook]
+            raise broken(candidate, f"it implements unknown hook {unknown[0]!r}{near_miss(unknown[0], _all_hooks())}")
 
     def _check_declared_version(self, candidate: Candidate, plugin: object) -> None:
         """Hooks of another API version fail in many ways; that it is another version explains them all."""
@@ -218,9 +212,9 @@ class _Group(Generic[InfoT]):
         info = self._call_info(candidate, hook)
         self._check_version(candidate, getattr(info, "api_version", API_VERSION))
         if not isinstance(info, self._info_type):
-            raise _broken(candidate, f"{self._info_hook} returned {info!r}, not a {self._info_type.__name__}")
+            raise broken(candidate, f"{self._info_hook} returned {info!r}, not a {self._info_type.__name__}")
         if not (isinstance(info.options, type) and dataclasses.is_dataclass(info.options)):
-            raise _broken(candidate, f"the options in its info, {info.options!r}, are not a dataclass")
+            raise broken(candidate, f"the options in its info, {info.options!r}, are not a dataclass")
         self._require_hook(candidate, hook, self._open_hook)
         for capability, name in _CAPABILITY_HOOKS.items():
             if capability in info.capabilities:
@@ -234,12 +228,12 @@ class _Group(Generic[InfoT]):
         except PluginError:
             raise
         except Exception as exc:
-            raise _broken(candidate, exc) from exc
+            raise broken(candidate, exc) from exc
 
     @staticmethod
     def _require_hook(candidate: Candidate, hook: PluginHooks, name: str) -> None:
         if not hook.implements(name):
-            raise _broken(candidate, f"{candidate.entry_point.value} does not implement {name}")
+            raise broken(candidate, f"{candidate.entry_point.value} does not implement {name}")
 
 
 _CAPABILITY_HOOKS: Final = {"Provisioning": "ikv_provisioning", "VerifyLog": "ikv_verify_log"}
@@ -249,31 +243,44 @@ _BACKENDS: Final = _Group("backend", "BackendSpec", BackendInfo)
 _TRANSPORTS: Final = _Group("transport", "TransportSpec", TransportInfo)
 
 
+def unknown_hooks(manager: pluggy.PluginManager, plugin: object) -> list[str]:
+    """As pluggy's check_pending, for one plugin and with the hooks of all kinds known."""
+    implemented = [
+        implementation
+        for caller in manager.get_hookcallers(plugin) or ()
+        for implementation in caller.get_hookimpls()
+        if caller.name not in _all_hooks() and implementation.plugin is plugin
+    ]
+    return [each.opts["specname"] or each.function.__name__ for each in implemented if not each.optionalhook]
+
+
 def _all_hooks() -> list[str]:
     """Hooks of all groups: one module may serve as a backend and as a transport."""
     from ikvcore import hookspecs
 
-    specs = (hookspecs.BackendSpec, hookspecs.TransportSpec)
-    return [name for spec in specs for name in vars(spec) if name.startswith("ikv_")]
+    specs = (hookspecs.BackendSpec, hookspecs.TransportSpec, hookspecs.ObserverSpec)
+    return [name for spec in specs for name in vars(spec) if not name.startswith("_")]
 
 
-def _import(candidate: Candidate) -> object:
+def import_plugin(candidate: Candidate) -> object:
+    """What the entry point names. Raises PluginNotFoundError, PluginBrokenError."""
     try:
         return candidate.entry_point.load()
     except ImportError as exc:
         _raise_import_error(candidate, exc)
     except Exception as exc:
-        raise _broken(candidate, exc) from exc
+        raise broken(candidate, exc) from exc
 
 
 def _raise_import_error(candidate: Candidate, exc: ImportError) -> NoReturn:
     command = install_command(candidate.distribution, candidate.name)
     if command is not None and missing_requirements(candidate):
         raise PluginNotFoundError(candidate.kind, candidate.name, usable_names(candidate.kind), command) from exc
-    raise _broken(candidate, exc) from exc
+    raise broken(candidate, exc) from exc
 
 
-def _broken(candidate: Candidate, cause: object) -> PluginBrokenError:
+def broken(candidate: Candidate, cause: object) -> PluginBrokenError:
+    """The error for a plugin that is installed, but broken."""
     shown = f"{type(cause).__name__}: {cause}" if isinstance(cause, Exception) else cause
     return PluginBrokenError(candidate.kind, candidate.name, candidate.distribution, candidate.version, shown)
 
@@ -293,9 +300,15 @@ class Requirements(Protocol):
         """Lower bounds, which all of the client's plugins must reach: durability="power-loss"."""
 
 
-def check_requirements(chosen: Sequence[tuple[LoadedPlugin[Any], Any]], requirements: Requirements) -> None:
+def check_requirements(
+    chosen: Sequence[tuple[LoadedPlugin[Any], Any]],
+    requirements: Requirements,
+    *,
+    lent: Callable[[], Sequence[LoadedPlugin[Any]]] = tuple,
+) -> None:
     """Hold the plugins that a client is about to open, each with its options, against what the application requires.
 
+    `lent` gives plugins that the client does not open, but whose capabilities count too; called where it matters.
     Raises RequirementError, naming the installed plugins that would do.
     """
     flags = requirements.capabilities & _FLAGS
@@ -303,18 +316,40 @@ def check_requirements(chosen: Sequence[tuple[LoadedPlugin[Any], Any]], requirem
     for plugin, options in chosen:
         lacking = _lacking(_with_options(plugin.info, options), bounds)
         if lacking:
+            ours = f"{plugin.kind} {plugin.name!r}"
             would_do = _would_do(plugin.kind, lambda info: not _lacking(info, bounds))
-            raise RequirementError(f"{plugin.kind} {plugin.name!r}", lacking, would_do)
-    _check_capabilities([plugin for plugin, _ in chosen], requirements.capabilities - flags)
+            # An option took from it what it could have.
+            would_do = [f"{each} with its default options" if each == ours else each for each in would_do]
+            raise RequirementError(ours, lacking, would_do)
+    plugins = [plugin for plugin, _ in chosen]
+    wanted = requirements.capabilities - flags
+    if _not_among(plugins, wanted):
+        _check_capabilities([*lent(), *plugins], wanted)
+
+
+def _not_among(plugins: Sequence[LoadedPlugin[Any]], wanted: frozenset[str]) -> list[str]:
+    return sorted(wanted.difference(*(plugin.info.capabilities for plugin in plugins)))
+
+
+def lacks_capability(plugin: LoadedPlugin[Any], capability: str) -> RequirementError:
+    """What to raise where a plugin was asked for something that it does not offer."""
+    would_do = _would_do(plugin.kind, lambda info: capability in info.capabilities)
+    return RequirementError(f"{plugin.kind} {plugin.name!r}", [capability], would_do)
 
 
 def _check_capabilities(plugins: Sequence[LoadedPlugin[Any]], wanted: frozenset[str]) -> None:
-    lacking = sorted(wanted.difference(*(plugin.info.capabilities for plugin in plugins)))
+    lacking = _not_among(plugins, wanted)
     if lacking:
         subject = " with ".join(f"{plugin.kind} {plugin.name!r}" for plugin in plugins)
         kinds = dict.fromkeys(plugin.kind for plugin in plugins)
-        would_do = (_would_do(kind, lambda info: info.capabilities.issuperset(lacking)) for kind in kinds)
-        raise RequirementError(subject, lacking, list(itertools.chain.from_iterable(would_do)))
+        known: set[str] = set()
+
+        def suits(info: Info) -> bool:
+            known.update(info.capabilities)
+            return info.capabilities.issuperset(lacking)
+
+        would_do = [each for kind in kinds for each in _would_do(kind, suits)]
+        raise RequirementError(subject, lacking, would_do, sorted(known))
 
 
 def _lacking(info: Info, bounds: Mapping[str, Any]) -> list[str]:

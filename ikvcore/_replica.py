@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from ikvcore import errors
 from ikvcore._check import summary, verify_files
@@ -20,8 +20,10 @@ from ikvcore._generations import Generation, Generations
 from ikvcore._ingest import Ingester
 from ikvcore._loop import ReplicaLoop, Role
 from ikvcore._mount import Manifest, Mount, MountLock
+from ikvcore._observers import Audience
 from ikvcore._opened import Opened
 from ikvcore._progress import PartitionProgress, read_progress
+from ikvcore._registry import lacks_capability, load_backend
 from ikvcore._status import Status
 from ikvcore._storage import as_storage, catch_up
 from ikvcore.errors import (
@@ -69,6 +71,8 @@ class ReplicaPlan:
     history: str
     backend_given: Mapping[str, Any] = field(default_factory=dict)
     """The backend's options as they were given."""
+    audience: Audience = field(default_factory=Audience)
+    """Whom the client observes with."""
 
 
 @dataclass(slots=True)
@@ -100,6 +104,9 @@ class Replica:
         self.store = transport.describe()
         self.partitions = plan.partitions
         self.users = 0
+        self.audience = Audience()
+        """Those of the clients that have it open; the loop's thread tells them."""
+        self.audience.join(plan.audience)
         self._forked = False
         self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
         self._listening = threading.RLock()  # as in Reader: a signal handler may come while it is held
@@ -213,6 +220,8 @@ class Replica:
             partitions=self.partitions,
             quarantine=self.plan.on_bad_event == "quarantine",
             partial_history=self.plan.history == "partial",
+            audience=self.audience,
+            mount=self.plan.mount,
         )
 
     def close(self) -> None:
@@ -247,6 +256,10 @@ class Replica:
     def forked(self) -> None:
         """See ikvcore.forks."""
         self._forked = True
+
+    def refuse_capability(self, capability: str) -> NoReturn:
+        """Raise RequirementError: the backend lacks it, and these installed ones have it."""
+        raise lacks_capability(load_backend(self.plan.backend_name), capability)
 
     # -- generations ---------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Final, TypeAlias
 
 from ikvcore._mount import Mount, prepare_directory
+from ikvcore._observers import Audience
 from ikvcore._replica import Replica, ReplicaPlan, manifest_of
 from ikvcore.errors import InvalidOptionError
 from ikvcore.forks import after_fork_in_child
@@ -49,6 +50,7 @@ class _Table:
                 self._open[key] = replica
             else:
                 self._share(replica, plan, transport)
+                replica.audience.join(plan.audience)
             replica.users += 1
             return replica
 
@@ -76,10 +78,12 @@ class _Table:
                 )
         transport.close()
 
-    def leave(self, replica: Replica) -> None:
+    def leave(self, replica: Replica, audience: Audience | None) -> None:
         with self._lock:
             replica.users -= 1
             if replica.users > 0:
+                if audience is not None:
+                    replica.audience.leave(audience)
                 return
             keys = [key for key, other in self._open.items() if other is replica]
             for key in keys:
@@ -118,6 +122,6 @@ def open_replica(plan: ReplicaPlan, transport: Transport) -> Replica:
     return _table.enter(plan, transport)
 
 
-def close_replica(replica: Replica) -> None:
-    """Give up one client's use; the last one closes."""
-    _table.leave(replica)
+def close_replica(replica: Replica, audience: Audience | None = None) -> None:
+    """Give up one client's use, and its audience; the last one closes."""
+    _table.leave(replica, audience)

@@ -32,7 +32,7 @@ PARTITION_PREFIX: Final = b"\x00p"
 
 _U16: Final = struct.Struct(">H")
 _U32: Final = struct.Struct(">I")
-_VERSION: Final = struct.Struct("<QII")
+_VERSION: Final = struct.Struct("<QIIQ")
 _PARTITION: Final = struct.Struct("<III")
 _DROP: Final = struct.Struct("<II")
 _SHAPE_FIELD: Final = struct.Struct("<IB")
@@ -57,13 +57,20 @@ class Version(NamedTuple):
     version: int = 0
     fields: int = 0
     shapes: int = 0
+    drops: int = 0
+    """All drops and clears that there ever were: the sum of the partitions' epochs."""
 
     @classmethod
     def read(cls, engine: OrderedKeyValue, snapshot: Snapshot) -> Version:
         """The version of a state; that of an empty store where none is written."""
         # By the engine, not by its snapshot, here and wherever speed allows: its errors tell damage from failures.
         (sealed,) = engine.get_many(snapshot, [VERSION_KEY])
-        return cls() if sealed is None else cls(*_VERSION.unpack(unseal(VERSION_KEY, sealed)))
+        if sealed is None:
+            return cls()
+        value = unseal(VERSION_KEY, sealed)
+        if len(value) != _VERSION.size:
+            raise ReplicaDamagedError(f"the entry {VERSION_KEY!r} was not written by this release")
+        return cls(*_VERSION.unpack(value))
 
     def entry(self) -> tuple[bytes, bytes]:
         """The key and value that store it."""
@@ -184,7 +191,7 @@ class SchemaView:
 
     @classmethod
     def load(cls, tables: SchemaTables, engine: OrderedKeyValue, snapshot: Snapshot) -> SchemaView:
-        """The view of a snapshot."""
+        """The view of a snapshot. Raises ReplicaDamagedError where an entry of it is damaged, missing or too old."""
         version = Version.read(engine, snapshot)
         tables.catch_up(engine, snapshot, version)
         stop = PARTITION_PREFIX[:-1] + bytes([PARTITION_PREFIX[-1] + 1])
@@ -192,6 +199,11 @@ class SchemaView:
             _U16.unpack(key[len(PARTITION_PREFIX) :])[0]: PartitionState.from_entry(unseal(key, sealed))
             for key, sealed in engine.scan(snapshot, PARTITION_PREFIX, stop)
         }
+        known = sum(state.epoch for state in partitions.values())
+        if known != version.drops:  # what was dropped would be there again
+            raise ReplicaDamagedError(
+                f"its entries tell of {known:,} drops and clears, and there were {version.drops:,}"
+            )
         return cls(tables, version, partitions)
 
     def columns(self, projection: Projection, shape_fields: ShapeFields) -> tuple[list[str], list[int | None]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ikvcore._closing import Closing
 from ikvcore._damage import Damage
@@ -34,13 +34,32 @@ from ikvcore.errors import (
 from ikvcore.models import Position, TransportContext
 from ikvcore.protocols import Storage, Transport
 
-__all__ = ["StoreInspection", "open_log"]
+if TYPE_CHECKING:
+    from ikvcore._registry import LoadedPlugin
+    from ikvcore.models import TransportInfo
+
+__all__ = ["StoreInspection", "open_log", "verify_log"]
 
 _LOOK_AGAIN: Final = 0.01
 
 
 def open_log(options: ClientOptions) -> Transport:
     """The log that `options` name. Raises MissingOptionError, StoreAccessError, TransportError, PluginError."""
+    plugin, context = _transport(options)
+    log: Transport = plugin.hook.ikv_open_transport(context=context)
+    return log
+
+
+def verify_log(options: ClientOptions) -> list[str] | None:
+    """What is wrong with the log that `options` name; None where its transport cannot tell. Raises as open_log does."""
+    plugin, context = _transport(options)
+    if "VerifyLog" not in plugin.info.capabilities:
+        return None
+    findings: list[str] = plugin.hook.ikv_verify_log(context=context)
+    return findings
+
+
+def _transport(options: ClientOptions) -> tuple[LoadedPlugin[TransportInfo], TransportContext]:
     from ikvcore._registry import build_options, load_transport
 
     require_writer(options)
@@ -53,8 +72,7 @@ def open_log(options: ClientOptions) -> Transport:
         passkey=options.account_passkey,
         options=build_options(f"transport {options.transport!r}", plugin.info.options, options.transport_options),
     )
-    log: Transport = plugin.hook.ikv_open_transport(context=context)
-    return log
+    return plugin, context
 
 
 class StoreInspection(Closing):

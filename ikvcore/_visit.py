@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ikvcore._mount import Mount, MountLock
+from ikvcore._opened import Opened
 from ikvcore._registry import build_options, load_backend
 from ikvcore._status import Status
 from ikvcore._storage import as_storage
@@ -77,7 +78,8 @@ def opened_storage(
     """The storage in a mount's generation. `alone`: somebody holds the mount for us, where it cannot be shared.
     `writes`: the visitor changes it.
 
-    Raises MountBusyError where it is open elsewhere and not shared, StorageError, PluginError, OptionsError.
+    Raises MountBusyError where it is open elsewhere and not shared, ReplicaDamagedError, StorageError, PluginError,
+    OptionsError.
     """
     plugin = load_backend(backend)
     sharing = plugin.info.sharing
@@ -90,6 +92,7 @@ def opened_storage(
     with _alone(path, backend, shared=sharing is Sharing.SHARED or follow or alone):
         storage = as_storage(plugin.hook.ikv_open_backend(context=context), plugin.info)
         try:
+            Opened.refuse_emptied(generation, storage)
             yield storage
         finally:
             storage.close()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NoReturn
 from ikvcore._arguments import as_list
 from ikvcore._events import delete_document_event, delete_fields_event, drop_event, upsert_event
 from ikvcore._keys import key_bytes, message_key, partition_of
+from ikvcore._observation import observation
+from ikvcore._observers import Audience
 from ikvcore.client import IKVWriter
 from ikvcore.document import IKVDocument
 from ikvcore.errors import (
@@ -26,7 +28,7 @@ from ikvcore.errors import (
 )
 from ikvcore.fields import FieldBytes, FieldType, check_name, decode
 from ikvcore.forks import after_fork_in_child
-from ikvcore.models import Message, StoreDescription
+from ikvcore.models import EventsPublished, Message, StoreDescription
 from ikvcore.protocols import Transport
 from ikvcore.tokens import Token
 
@@ -45,8 +47,9 @@ Fields = Mapping[str, FieldBytes]
 class Writer(IKVWriter):
     """Implements IKVWriter on the transport that `open_transport` opens."""
 
-    def __init__(self, open_transport: Callable[[], Transport]) -> None:
+    def __init__(self, open_transport: Callable[[], Transport], audience: Audience | None = None) -> None:
         self._open_transport = open_transport
+        self._audience = audience or Audience()
         self._lock = threading.Lock()
         self._transport: Transport | None = None
         self._store: StoreDescription | None = None
@@ -72,6 +75,8 @@ class Writer(IKVWriter):
             transport, self._transport = self._transport, None
         if transport is not None:
             transport.close()
+            if self._audience:
+                observation.drain()
 
     def forked(self) -> None:
         """See ikvcore.forks."""
@@ -133,7 +138,7 @@ class Writer(IKVWriter):
         try:
             from ikv_load.loading import load
         except ModuleNotFoundError as exc:
-            if exc.name not in ("duckdb", "pyarrow"):
+            if exc.name is None or exc.name.startswith("ikv"):  # ours: no extra brings that
                 raise
             raise MissingExtraError("load", "load", exc.name) from exc
         return load(
@@ -183,7 +188,7 @@ class Writer(IKVWriter):
             value = event(fields, now, store)
             if value is not None:
                 messages.append(_message(partition_of(key, store), key, value, now, store))
-        return transport.publish(messages) if messages else Token()
+        return self._send(transport, messages, store) if messages else Token()
 
     def _drop(self, *, names: Sequence[str] = (), prefixes: Sequence[str] = (), drop_all: bool = False) -> Token:
         """Publish a drop to every partition: it takes effect in each at its place in that one's log."""
@@ -191,7 +196,23 @@ class Writer(IKVWriter):
         now = time.time_ns()
         value = drop_event(now, names=names, prefixes=prefixes, drop_all=drop_all)
         # The key of a drop is an empty FieldValue, which has no bytes.
-        return transport.publish([_message(partition, b"", value, now, store) for partition in range(store.partitions)])
+        messages = [_message(partition, b"", value, now, store) for partition in range(store.partitions)]
+        return self._send(transport, messages, store)
+
+    def _send(self, transport: Transport, messages: Sequence[Message], store: StoreDescription) -> Token:
+        if not self._audience:
+            return transport.publish(messages)
+        began = time.perf_counter()
+        token = transport.publish(messages)
+        published = EventsPublished(
+            store_name=store.store_name,
+            account_id=store.account_id,
+            events=len(messages),
+            bytes=sum(len(message.value) for message in messages),
+            seconds=time.perf_counter() - began,
+        )
+        self._audience.tell("events_published", published)
+        return token
 
 
 def _routed(document: IKVDocument, store: StoreDescription) -> tuple[Fields, bytes]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ikvcore.document import IKVDocument
 from ikvcore.fields import Value
@@ -176,6 +176,20 @@ class IKVReader(_Client):
     @abstractmethod
     def count(self) -> int:
         """How many documents the replica holds."""
+
+    # -- SQL ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
+        """The result of one SELECT statement over the documents of this replica, as a pyarrow Table; its method
+        to_pandas() gives a pandas DataFrame.
+
+        sql: reads the table `documents`; what columns it has tells the page of the backend in docs/backends/.
+        parameters: values of `?`, or by name of `$name`.
+
+        From one state; ingest goes on beside it. Raises RequirementError where the backend lacks the capability Query,
+        naming those that have it; QueryError for anything but one SELECT, and for what the engine refuses.
+        """
 
     # -- freshness ---------------------------------------------------------------------------
 

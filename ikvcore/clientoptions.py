@@ -121,6 +121,10 @@ class ClientOptions:
     history: str = "complete"
     """"partial" lets a fresh replica begin from a log whose beginning was cut."""
     requires: Requirements = field(default_factory=Requirements)
+    observers: tuple[object, ...] = ()
+    """Told of what the client does, see ikvcore.hookspecs.ObserverSpec."""
+    installed_observers: bool = True
+    """Whether the observers that are installed are told too."""
     console_logging: str | None = None
     """Level of what goes to stdout: ERROR, WARN, INFO, DEBUG or TRACE. INFO where file_logging is None as well."""
     file_logging: tuple[str, Path] | None = None
@@ -143,6 +147,7 @@ class ClientOptions:
             partitions = [0, 1]
             on_bad_event = "quarantine"
             history = "complete"
+            installed_observers = false        # default: true
 
             [backend]                          # name, and the backend's options
             name = "lmdb"
@@ -172,8 +177,9 @@ class ClientOptions:
 
         IKV_STORE_NAME, IKV_ACCOUNT_ID, IKV_ACCOUNT_PASSKEY or IKV_ACCOUNT_PASSKEY_FILE, IKV_MOUNT_DIRECTORY,
         IKV_PARTITIONS ("0,1"), IKV_ON_BAD_EVENT, IKV_HISTORY, IKV_BACKEND, IKV_BACKEND_OPTIONS (a JSON object),
-        IKV_TRANSPORT, IKV_TRANSPORT_OPTIONS, IKV_CONSOLE_LOGGING (a level), IKV_FILE_LOGGING ("LEVEL:path"). An empty
-        variable counts as absent; other variables are ignored, since not every IKV_* is a client's.
+        IKV_TRANSPORT, IKV_TRANSPORT_OPTIONS, IKV_INSTALLED_OBSERVERS ("true" or "false"), IKV_CONSOLE_LOGGING (a
+        level), IKV_FILE_LOGGING ("LEVEL:path"). An empty variable counts as absent; other variables are ignored, since
+        not every IKV_* is a client's.
         """
         from ikvcore._optionsources import read_env
 
@@ -200,6 +206,8 @@ class ClientOptions:
             "partitions": None if self.partitions is None else _partitions(self.partitions),
             "on_bad_event": _one_of("on_bad_event", self.on_bad_event, _POLICIES),
             "history": _one_of("history", self.history, _HISTORIES),
+            "observers": _observers(self.observers),
+            "installed_observers": _flag("installed_observers", self.installed_observers),
             "console_logging": None if console is None else _log_level("console_logging", console),
             "file_logging": file,
         }
@@ -267,6 +275,13 @@ class ClientOptionsBuilder:
     def with_history(self, history: str) -> ClientOptionsBuilder:
         """Say whether a fresh replica needs a log that was never cut: "complete" (default) or "partial"."""
         return self._set(history=history)
+
+    def with_observers(self, *observers: object, installed: bool = True) -> ClientOptionsBuilder:
+        """Have these objects told of what the client does: their methods marked with hookimpl, see ObserverSpec.
+
+        `installed`: whether those that installed packages bring, such as the extra `metrics`, are told too (default).
+        """
+        return self._set(observers=observers, installed_observers=installed)
 
     def requires(self, *capabilities: str, **levels: Any) -> ClientOptionsBuilder:
         """State what the plugins must offer, see Requirements."""
@@ -350,6 +365,18 @@ def _log_level(option: str, value: object) -> str:
         close = near_miss(str(value), [name.lower() for name in LOG_LEVELS])
         raise InvalidOptionError(option, value, f"use {', '.join(LOG_LEVELS)}, in any case{close}")
     return level
+
+
+def _flag(option: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidOptionError(option, value, "it is True or False")
+    return value
+
+
+def _observers(value: object) -> tuple[object, ...]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise InvalidOptionError("observers", value, "they are a tuple of objects with methods marked with hookimpl")
+    return tuple(value)
 
 
 def _file_logging(value: object) -> tuple[str, Path] | None:

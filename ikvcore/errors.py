@@ -10,7 +10,8 @@
     │   │   └── UnsupportedTypeError (TypeError)   a value of a type that fields cannot have
     │   ├── InvalidNameError                   a store or account name that breaks the rules
     │   ├── InvalidTokenError                  a token that cannot be parsed, joined or waited for
-    │   └── EventTooLargeError                 an event over the store's size limit
+    │   ├── EventTooLargeError                 an event over the store's size limit
+    │   └── QueryError                         SQL that is not one SELECT, or that the engine refused
     ├── OptionsError (ValueError)              options that are missing, unknown or impossible
     │   ├── MissingOptionError
     │   ├── UnknownOptionError
@@ -94,6 +95,7 @@ __all__ = [
     "PluginError",
     "PluginNotFoundError",
     "PluginVersionError",
+    "QueryError",
     "ReplicaDamagedError",
     "RequirementError",
     "ShutDownError",
@@ -191,6 +193,13 @@ class EventTooLargeError(InvalidArgumentError):
         )
 
 
+class QueryError(InvalidArgumentError):
+    """A query is not one SELECT statement, or the engine could not carry it out."""
+
+    def __init__(self, sql: object, reason: str) -> None:
+        super().__init__(f"the query {_shown(sql)} cannot be carried out: {reason}")
+
+
 # -- options -----------------------------------------------------------------------------------
 
 
@@ -226,8 +235,9 @@ class InvalidOptionError(OptionsError):
 class RequirementError(OptionsError):
     """A plugin lacks what ClientOptions.requires asks for."""
 
-    def __init__(self, plugin: str, lacking: Sequence[str], would_do: Sequence[str]) -> None:
-        others = f"these have it: {', '.join(would_do)}" if would_do else "no installed plugin has it"
+    def __init__(self, plugin: str, lacking: Sequence[str], would_do: Sequence[str], known: Iterable[str] = ()) -> None:
+        nobody = f"no installed plugin has it{near_miss(lacking[0], known)}"
+        others = f"these have it: {', '.join(would_do)}" if would_do else nobody
         super().__init__(f"{plugin} lacks what the application requires ({', '.join(lacking)}); {others}")
 
 
@@ -535,9 +545,11 @@ def near_miss(name: str, valid: Iterable[str]) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value's repr, cut so that a huge one does not fill the log."""
+    """A value's repr, cut so that a huge one does not fill the log: in its middle, since a path ends in what tells."""
     try:
         text = repr(value)
     except ValueError:  # an int of more digits than Python converts
         return f"a huge {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:60]}... ({type(value).__name__}, {len(text):,} characters)"
+    if len(text) <= 80:
+        return text
+    return f"{text[:30]}...{text[-30:]} ({type(value).__name__}, {len(text):,} characters)"

@@ -10,6 +10,7 @@ from ikvcore.clientoptions import ClientOptions, require_reader, require_writer
 from ikvcore.errors import InvalidOptionError
 
 if TYPE_CHECKING:
+    from ikvcore._observers import Audience
     from ikvcore._registry import LoadedPlugin
     from ikvcore._replica import ReplicaPlan
     from ikvcore.models import StoreDescription, TransportInfo
@@ -40,6 +41,7 @@ def create_new_reader(client_options: ClientOptions) -> IKVReader:
         f"transport {client_options.transport!r}", transport.info.options, client_options.transport_options
     )
     check_requirements([(backend, backend_options), (transport, transport_options)], client_options.requires)
+    audience = _audience(client_options)
     _logging.configure(client_options)
 
     def plan_for(store: StoreDescription) -> ReplicaPlan:
@@ -53,16 +55,17 @@ def create_new_reader(client_options: ClientOptions) -> IKVReader:
             on_bad_event=client_options.on_bad_event,
             history=client_options.history,
             backend_given=client_options.backend_options,
+            audience=audience,
         )
 
-    return Reader(_opener(transport, transport_options, client_options), plan_for)
+    return Reader(_opener(transport, transport_options, client_options), plan_for, audience)
 
 
 def create_new_writer(client_options: ClientOptions) -> IKVWriter:
     """A writer with these options, not started yet. Raises as create_new_reader does."""
     _check(client_options)
     from ikvcore import _logging
-    from ikvcore._registry import build_options, check_requirements, load_transport
+    from ikvcore._registry import build_options, check_requirements, load_backend, load_transport
     from ikvcore._writer import Writer
 
     require_writer(client_options)
@@ -70,9 +73,13 @@ def create_new_writer(client_options: ClientOptions) -> IKVWriter:
     options = build_options(
         f"transport {client_options.transport!r}", transport.info.options, client_options.transport_options
     )
-    check_requirements([(transport, options)], client_options.requires)
+    # One set of options may serve readers too: what its backend can do is then not the writer's to miss.
+    check_requirements(
+        [(transport, options)], client_options.requires, lent=lambda: [load_backend(client_options.backend)]
+    )
+    audience = _audience(client_options)
     _logging.configure(client_options)
-    return Writer(_opener(transport, options, client_options))
+    return Writer(_opener(transport, options, client_options), audience)
 
 
 def _opener(
@@ -94,6 +101,13 @@ def _opener(
         return opened
 
     return open_transport
+
+
+def _audience(client_options: ClientOptions) -> Audience:
+    from ikvcore._observers import Audience, given_observers, installed_observers
+
+    given = given_observers(client_options.observers)
+    return Audience([*(installed_observers() if client_options.installed_observers else ()), *given])
 
 
 def _check(client_options: object) -> None:

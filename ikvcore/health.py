@@ -1,11 +1,11 @@
-"""What a reader tells of itself: `IKVReader.health` and `IKVReader.stats`."""
+"""What a reader tells of itself: `IKVReader.health` and `IKVReader.stats`, and its reads to observers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Health", "PartitionStats", "Stats"]
+__all__ = ["Health", "PartitionStats", "ReadCount", "Stats"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,3 +59,24 @@ class Stats:
     """Size of the log in bytes, None where the transport cannot tell."""
     first: Mapping[int, int]
     """First position that the log still holds, by partition held."""
+
+
+class ReadCount:
+    """How many documents a reader was asked for by key, found or not. Scans are not counted.
+
+    Counted without a lock, by additions that CPython's interpreter lock does not interrupt; without that lock some may
+    be missed.
+    """
+
+    __slots__ = ("batched", "single")
+
+    def __init__(self) -> None:
+        self.single = 0
+        """By the getters of one value."""
+        self.batched = 0
+        """By multigets and whole documents, each key."""
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.single + self.batched

@@ -14,10 +14,11 @@ for. The commands `ikv tail`, `status`, `quarantine`, `verify` and `plugins` are
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from typing import Any, Literal
 
-from ikvcore import _verification
+from ikvcore import _store_inspection, _trial, _verification
 from ikvcore._arguments import as_list
 from ikvcore._damage import Damage
 from ikvcore._log_reader import EventStream, LogEvent, Place, starts_of
@@ -28,6 +29,7 @@ from ikvcore._progress import QuarantinedEvent, kept_events
 from ikvcore._quarantine import drop_events
 from ikvcore._store_inspection import StoreInspection, open_log
 from ikvcore._store_report import IngesterReport, LogReport, PartitionReport, ReplicaReport, StoreReport
+from ikvcore._trial import TrialResult
 from ikvcore._visit import backend_name, is_blank, opened_storage, visited_mount
 from ikvcore.clientoptions import ClientOptions
 from ikvcore.errors import InvalidArgumentError, MountError, ReplicaDamagedError
@@ -46,11 +48,14 @@ __all__ = [
     "ReplicaReport",
     "StoreInspection",
     "StoreReport",
+    "TrialResult",
     "drop_quarantined_events",
     "inspect_store",
     "list_plugins",
     "quarantined_events",
     "read_log",
+    "try_plugin",
+    "verify_log",
     "verify_replica",
 ]
 
@@ -90,6 +95,16 @@ def inspect_store(client_options: ClientOptions, *, patience: float = 1.0) -> St
         return inspection.report(patience=patience)
 
 
+def verify_log(client_options: ClientOptions) -> list[str] | None:
+    """Read all of the store's log; one sentence for each thing that is wrong, none where all is well.
+
+    None where the transport has no VerifyLog and so cannot tell. The log may be in use; no replica is needed. The same
+    as ikvcore.admin.verify_log, for those who have a reader's options. Raises StoreAccessError, MissingOptionError, and
+    TransportError where nothing could be found out.
+    """
+    return _store_inspection.verify_log(client_options)
+
+
 def verify_replica(client_options: ClientOptions) -> list[str]:
     """Read all of the replica in the mount directory; one sentence for each thing that is wrong, none if all is well.
 
@@ -100,6 +115,22 @@ def verify_replica(client_options: ClientOptions) -> list[str]:
     the backend cannot tell.
     """
     return _verification.verify_mount(visited_mount(client_options), client_options)
+
+
+def try_plugin(
+    kind: Literal["backend", "transport"],
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    patience: float = _trial.PATIENCE,
+) -> Iterator[TrialResult]:
+    """Open a backend or transport, by its name or `dist:name`, and see what works; results come as they are found.
+
+    In a process of its own and in a temporary directory, which is IKV_HOME there too; a transport that keeps its stores
+    elsewhere makes one there and deletes it. A plugin that crashes, or takes more than `patience` seconds for a step,
+    has failed in that step. Raises PluginNotFoundError, PluginClashError, InvalidArgumentError.
+    """
+    return _trial.try_plugin(kind, name, options, patience=patience)
 
 
 def quarantined_events(client_options: ClientOptions) -> dict[int, QuarantinedEvent]:

@@ -10,15 +10,21 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeAlias
 
 from ikvcore.errors import InvalidOptionError
 from ikvcore.fields import FieldBytes, FieldType, Value
+
+if TYPE_CHECKING:
+    from ikvcore.client import IKVReader
+    from ikvcore.health import Health, ReadCount
 
 __all__ = [
     "API_VERSION",
     "BackendContext",
     "BackendInfo",
+    "BadEventFound",
+    "BatchApplied",
     "Bounds",
     "Clear",
     "Cursor",
@@ -26,6 +32,8 @@ __all__ = [
     "DeleteFields",
     "DropFields",
     "Durability",
+    "EventsPublished",
+    "HealthChanged",
     "LogMessage",
     "Message",
     "Meta",
@@ -34,6 +42,7 @@ __all__ = [
     "Polled",
     "Position",
     "Projection",
+    "ReaderStarted",
     "Row",
     "Secret",
     "Sharing",
@@ -408,6 +417,87 @@ class TransportContext:
     account_id: str
     passkey: Secret
     options: Any
+
+
+# -- what observers are told -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReaderStarted:
+    """A reader's startup has come to its end. Told in the process of the reader."""
+
+    store_name: str
+    account_id: str
+    mount: Path | None
+    """The mount directory; None for a volatile backend."""
+    seconds: float
+    """How long startup took."""
+    reader: IKVReader
+    """To be asked for `stats` and `health`, from any thread. Keep a weak reference: it should not live for you."""
+    reads: ReadCount
+    """How many documents it was asked for by key, counted from here on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchApplied:
+    """A batch from the log was committed to a replica. Told in the process that ingests, after the commit."""
+
+    store_name: str
+    account_id: str
+    mount: Path | None
+    events: int
+    """Messages passed, no-ops and quarantined ones too."""
+    quarantined: int
+    """Bad events among them."""
+    seconds: float
+    """To decode and to commit, retries of a failing storage included; without the wait for the log."""
+    delay_seconds: float | None
+    """From the newest event's source time to the commit; None where the log gives no times. Clocks may differ."""
+    positions: Mapping[int, Position]
+    """Where the partitions that moved stand now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadEventFound:
+    """Ingest met an event that can never be applied. Told after the commit of what came before it, or of itself where
+    it was quarantined; once a time that it is met: a replica that is built anew meets it again.
+    """
+
+    store_name: str
+    account_id: str
+    mount: Path | None
+    partition: int
+    position: Position
+    reason: str
+    quarantined: bool
+    """Whether it was passed over; else its partition has halted before it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthChanged:
+    """A reader's health is of another state, or other partitions have halted. Looked for four times a second."""
+
+    store_name: str
+    account_id: str
+    mount: Path | None
+    before: Health
+    """"stopped" in the first one, which follows ReaderStarted."""
+    after: Health
+    """"stopped" in the last one, at shutdown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventsPublished:
+    """A writer's call has published. Told in the process of the writer, after the events are durable."""
+
+    store_name: str
+    account_id: str
+    events: int
+    """A drop counts once for each partition."""
+    bytes: int
+    """Of the events, without keys."""
+    seconds: float
+    """Until they were durable; without making them."""
 
 
 def dump_json(data: object) -> bytes:

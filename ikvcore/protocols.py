@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from ikvcore.models import (
@@ -35,6 +35,7 @@ __all__ = [
     "Follower",
     "OrderedKeyValue",
     "Provisioning",
+    "Query",
     "Reclaim",
     "Snapshot",
     "Storage",
@@ -163,6 +164,19 @@ class Verify(Protocol):
 
     def verify(self) -> list[str]:
         """Read everything; one sentence for each thing that is wrong, none where all is well."""
+
+
+@runtime_checkable
+class Query(Protocol):
+    """Capability of a Storage whose documents SQL can read."""
+
+    def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
+        """The result of one SELECT statement over `documents`, a pyarrow Table, from one state.
+
+        Beside commits, which it neither waits for nor keeps waiting. It changes nothing, and reaches nothing but the
+        documents: no files, no network, no settings. Raises QueryError for any other statement, for several, and for
+        one that the engine refuses; StorageError, ReplicaDamagedError.
+        """
 
 
 @runtime_checkable

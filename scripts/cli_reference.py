@@ -44,6 +44,8 @@ def leaves(command: Any, path: str) -> Iterator[tuple[str, Any]]:
     if not hasattr(command, "commands"):
         yield path, command
         return
+    if command.invoke_without_command and path != "ikv":
+        yield path, command
     for name, each in command.commands.items():
         if not each.hidden:
             yield from leaves(each, f"{path} {name}")

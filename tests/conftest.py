@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 REQUIRED_VARIABLE = "IKV_TEST_REQUIRE"
 """Parts, separated by commas, whose absence fails a test instead of skipping it: what CI is meant to have."""
@@ -66,10 +67,14 @@ def _private_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Where a shell starts this in the background, Ctrl-C is ignored, and would be in every process that a test starts.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Where a shell or nohup starts this in the background, these are ignored, and would be in every process of a test.
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     config.addinivalue_line("markers", MARKER)
+    # A slow machine is no finding.
+    settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any machine")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -99,7 +104,8 @@ def _not_run(skipped: list[pytest.TestReport | pytest.CollectReport]) -> list[st
     for report in skipped:
         missing = dict(getattr(report, "user_properties", ())).get("missing part")
         if missing is not None:
-            parts[missing] += 1
+            name, how = missing  # a list where it came from another process
+            parts[name, how] += 1
         else:
             others[_reason(report)] += 1
     lines = [f"NOT RUN: {name} ({_tests(count)}): {how}" for (name, how), count in sorted(parts.items())]

@@ -27,6 +27,7 @@ from ikvcore.clientoptions import ClientOptions, ClientOptionsBuilder
 from ikvcore.document import IKVDocument
 from ikvcore.errors import MountError, ReplicaDamagedError, StorageError, WaitTimeoutError
 from ikvcore.factory import create_new_reader, create_new_writer
+from ikvcore.inspection import inspect_store, verify_replica
 from ikvcore.models import Bounds
 
 PATIENCE = 60.0
@@ -157,6 +158,76 @@ def test_files_that_cannot_be_opened_or_read_are_rebuilt(
     with create_new_reader(options) as reader:
         assert right(reader)
     assert (filled / "CURRENT").read_text() == "gen-2\n"
+
+
+def empty(generation: Path) -> None:
+    (generation / "data.mdb").write_bytes(b"")
+
+
+def remove(generation: Path) -> None:
+    (generation / "data.mdb").unlink()
+
+
+def remove_all(generation: Path) -> None:
+    for file in generation.iterdir():
+        file.unlink()
+
+
+@pytest.mark.parametrize("lose", [empty, remove, remove_all])
+def test_files_that_are_gone_are_not_taken_for_new(
+    options: ClientOptions, filled: Path, lose: Callable[[Path], None]
+) -> None:
+    lose(filled / "gen-1")
+    with create_new_reader(options) as reader:
+        assert right(reader)
+    assert (filled / "CURRENT").read_text() == "gen-2\n"
+    lose(filled / "gen-2")  # what is built in its place is known to be in use too
+    with create_new_reader(options) as reader:
+        assert right(reader)
+    assert (filled / "CURRENT").read_text() == "gen-3\n"
+
+
+def test_files_that_are_gone_are_an_error_where_the_log_cannot_bring_them_back(
+    options: ClientOptions, filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ikv_transports.local import LocalTransport
+
+    empty(filled / "gen-1")
+    bounds = LocalTransport.bounds
+    monkeypatch.setattr(
+        LocalTransport, "bounds", lambda self: {p: each._replace(complete=False) for p, each in bounds(self).items()}
+    )
+    reader = create_new_reader(options)
+    with pytest.raises(ReplicaDamagedError, match="emptied or removed"):
+        reader.startup(timeout=PATIENCE)
+    reader.shutdown()
+
+
+@pytest.mark.parametrize("lose", [empty, remove])
+def test_a_check_finds_that_files_are_gone(options: ClientOptions, filled: Path, lose: Callable[[Path], None]) -> None:
+    lose(filled / "gen-1")
+    assert "emptied or removed" in verify_replica(options)[0]
+    assert Damage.read(filled, "gen-1") is not None
+    report = inspect_store(options)
+    assert report.replica is not None
+    assert "emptied or removed" in str(report.replica.damage)
+
+
+def test_a_replica_is_known_to_be_in_use_before_it_is_closed(options: ClientOptions, writer: IKVWriter) -> None:
+    """Whoever ingests may be killed."""
+    with create_new_reader(options) as reader:
+        assert reader.count() == DOCUMENTS
+        assert options.mount_directory is not None
+        mount = options.mount_directory
+        eventually(lambda: Opened.holds(mount) == "gen-1")
+
+
+def test_a_replica_that_never_held_anything_is_new(options: ClientOptions, mount: Path) -> None:
+    for _ in range(2):
+        with create_new_reader(options) as reader:
+            assert reader.count() == 0
+        empty(mount / "gen-1")
+    assert (mount / "CURRENT").read_text() == "gen-1\n"
 
 
 def test_a_replica_that_was_closed_in_good_order_is_not_checked(options: ClientOptions, filled: Path) -> None:
@@ -459,6 +530,7 @@ def test_other_processes_change_over_too(options: ClientOptions, filled: Path) -
 import sys
 from ikvcore.clientoptions import ClientOptionsBuilder
 from ikvcore.errors import ReplicaDamagedError
+from ikvcore.inspection import inspect_store, verify_replica
 from ikvcore.factory import create_new_reader
 options = (ClientOptionsBuilder().with_store_name("s").with_account_id("a").with_account_passkey("p")
            .with_mount_directory({str(filled)!r}).with_console_logging("error").build())

@@ -46,9 +46,10 @@ app = typer.Typer(
 )
 for _documents in (_put, _read, _remove, _load, _export):
     app.add_typer(_documents.app)
-for _operators in (_tail, _status, _verify, _plugins):
+for _operators in (_tail, _status, _verify):
     app.add_typer(_operators.app)
 app.add_typer(_quarantine.app, name="quarantine", rich_help_panel="Logs and replicas")
+app.add_typer(_plugins.app, name="plugins", rich_help_panel="Installation")
 app.add_typer(_store.app, name="store", rich_help_panel="Stores and accounts")
 app.add_typer(_account.app, name="account", rich_help_panel="Stores and accounts")
 

@@ -20,7 +20,7 @@ from ikvcore.cli._passkey import passkey_of
 from ikvcore.clientoptions import ClientOptions
 from ikvcore.models import StoreDescription
 
-__all__ = ["PANEL", "AdminArguments", "AsJson", "Connection", "StoreName", "connected"]
+__all__ = ["PANEL", "AdminArguments", "AsJson", "Connection", "StoreName", "connected", "parsed_options"]
 
 StoreName: TypeAlias = Annotated[str, typer.Argument(metavar="STORE", show_default=False, help="The store's name.")]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -224,8 +224,8 @@ def _connection(given: Mapping[str, Any]) -> Connection:
         raise typer.BadParameter("--section names a table of the file of --config; give that too")
     for source in (read_env(None), _of_command_line(given)):
         settings = _laid_over(settings, source)
-    # Results go to stdout alone, whatever an application's settings say.
-    return Connection(settings={**settings, "console_logging": _QUIET})
+    # Results go to stdout alone, whatever an application's settings say. Nobody scrapes one command.
+    return Connection(settings={**settings, "console_logging": _QUIET, "installed_observers": False})
 
 
 def _of_command_line(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,7 +234,10 @@ def _of_command_line(given: Mapping[str, Any]) -> dict[str, Any]:
         # As from a variable that is not set: what would be meant is another's, or the working directory.
         if value is not None and not str(value):
             raise typer.BadParameter(f"--{name.replace('_', '-')} is empty; give it a value, or leave it out")
-    options = {"transport_options": _parsed(given["option"]), "backend_options": _parsed(given.get("backend_option"))}
+    options = {
+        "transport_options": parsed_options(given["option"]),
+        "backend_options": parsed_options(given.get("backend_option")),
+    }
     settings = {name: value for name, value in {**plain, **options}.items() if value}
     if given["account_passkey"] is not None or given["account_passkey_file"] is not None:
         settings["account_passkey"] = passkey_of(
@@ -255,7 +258,8 @@ def _laid_over(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, 
     return merged
 
 
-def _parsed(options: Sequence[str] | None) -> dict[str, Any]:
+def parsed_options(options: Sequence[str] | None) -> dict[str, Any]:
+    """Options of a plugin from KEY=VALUE words."""
     return dict(map(_parsed_option, options or ()))
 
 

@@ -9,9 +9,9 @@ import pytest
 from ikvcore import protocols
 from ikvcore._kvstorage import KeyValueStorage
 from ikvcore._storage import catch_up
-from ikvcore.errors import FencedError, StorageError
+from ikvcore.errors import FencedError, QueryError, StorageError
 from ikvcore.models import Durability, Mutation, Projection, Sharing, storage_key
-from ikvcore.protocols import Follower, Reclaim, Storage, Verify
+from ikvcore.protocols import Follower, Query, Reclaim, Storage, Verify
 from ikvcore.testing._storage_base import (
     ALL,
     KEY_FIELD,
@@ -41,6 +41,7 @@ class StorageLives(StorageBase):
         own = storage._engine if isinstance(storage, KeyValueStorage) else storage
         try:
             for capability in (
+                Query,
                 Reclaim,
                 Verify,
                 Follower,
@@ -169,6 +170,26 @@ class StorageLives(StorageBase):
             assert storage.verify() == []
         ingester.apply(clear(0), clear(1), clear(2))
         assert (storage.verify(), storage.count()) == ([], 0)
+
+    def test_query(self, ingester: Ingester, storage: Storage) -> None:
+        """One SELECT sees the fields of all partitions under their names, and drops at once; all else is refused and
+        changes nothing."""
+        if not isinstance(storage, Query):
+            pytest.skip("the storage has no Query")
+        ingester.apply(upsert(b"a", x=1, name="ann"), upsert(b"b", 1, x=2), upsert(b"c", name="eve"))
+        found = storage.query("SELECT name, x FROM documents ORDER BY x NULLS LAST")
+        assert found.to_pylist() == [{"name": n, "x": x} for n, x in (("ann", 1), (None, 2), ("eve", None))]
+        assert storage.query("SELECT x FROM documents WHERE x > ?", [1]).to_pylist() == [{"x": 2}]
+        assert storage.query("SELECT x FROM documents WHERE x < $most", {"most": 2}).to_pylist() == [{"x": 1}]
+        ingester.apply(drop("name"), delete(b"b", 1))
+        assert storage.query("SELECT count(*) AS n, count(name) AS names FROM documents").to_pylist() == [
+            {"n": 2, "names": 0}
+        ]
+        before = contents(storage)
+        for sql in ("", "SELECT 1; SELECT 2", "DELETE FROM documents", "SELECT nothing FROM documents", "nonsense"):
+            with pytest.raises(QueryError):
+                storage.query(sql)
+        assert contents(storage) == before
 
     def test_the_key_is_a_field(self, ingester: Ingester, storage: Storage) -> None:
         """The primary key is read like any field, by name and among all, from whatever kind of key."""

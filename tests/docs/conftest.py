@@ -180,7 +180,8 @@ def carry_out(name: str, text: str, work: Path) -> None:
     """Carry out a document and compare. Raises AssertionError, naming file and line."""
     text = PUBLIC_PORT.sub(rf"\g<1>{free_port()}", text.replace(PUBLIC_PATH, str(work / "profiles")))
     wanted = steps(name, text)
-    request, answer, directory = work / "request.json", work / "answer.json", work / "directory"
+    # What a document shows must not be cut for the length of a path.
+    request, answer, directory = work / "request.json", work / "answer.json", work / "d"
     request.write_text(json.dumps([vars(step) for step in wanted]), encoding="utf-8")
     directory.mkdir()
     done = subprocess.run(

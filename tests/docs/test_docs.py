@@ -71,7 +71,7 @@ def test_servers(carry_out_document: Callable[[str, str], None], tmp_path: Path)
         "```console\n$ python serve.py --port 8000 &\nup\n$ curl 127.0.0.1:8000/hello.txt\nhello\n```\n",
     )
     with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "directory" / "pid").read_text()), 0)
+        os.kill(int((tmp_path / "d" / "pid").read_text()), 0)
 
 
 def test_errors_table() -> None:

@@ -6,7 +6,9 @@ test_seeded.py each is put into, and which check has to find it.
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import threading
 import time
 import zlib
@@ -356,6 +358,77 @@ def few_reader_slots() -> None:
     from ikv_backends import _lmdb_environment
 
     _lmdb_environment._MAX_READERS = 12  # type: ignore[misc]
+
+
+def kilobyte_kept() -> None:
+    """Each reader that is shut down leaves a kilobyte behind."""
+    from ikvcore._reader import Reader
+
+    kept: list[bytearray] = []
+    shutdown = Reader.shutdown
+
+    def keeping(self: Any) -> None:
+        kept.append(bytearray(1_024))
+        shutdown(self)
+
+    Reader.shutdown = keeping  # type: ignore[method-assign]
+
+
+def lock_tried_once() -> None:
+    """A follower never looks again whether the lock is free: only silence tells it that the ingester is gone."""
+    try_acquire = _mount.MountLock.try_acquire
+    tried: list[object] = []
+
+    def once(self: Any) -> bool:
+        if self.held or not tried:
+            tried.append(self)
+            return try_acquire(self)
+        return False
+
+    _mount.MountLock.try_acquire = once  # type: ignore[method-assign]
+
+
+def silent_ones_killed() -> None:
+    """Who finds the ingester silent kills it, wherever it was stopped."""
+    from ikvcore._loop import ReplicaLoop
+    from ikvcore._status import Status
+
+    is_silent = ReplicaLoop._holder_is_silent
+
+    def violent(self: Any, mount: Any) -> bool:
+        silent = is_silent(self, mount)
+        status = Status.read(mount.path)
+        if silent and status is not None and status.pid != os.getpid():
+            os.kill(status.pid, signal.SIGKILL)
+        return silent
+
+    ReplicaLoop._holder_is_silent = violent  # type: ignore[method-assign]
+
+
+def closed_under_others() -> None:
+    """The first client that leaves a mount closes it for all of its process."""
+    from ikvcore import _replica_table
+
+    leave = _replica_table._Table.leave
+
+    def at_once(self: Any, replica: Any) -> None:
+        replica.users = 1
+        leave(self, replica)
+
+    _replica_table._Table.leave = at_once  # type: ignore[method-assign]
+
+
+def written_in_a_child() -> None:
+    """A child that inherited a log writes nowhere, and says that all is well."""
+    from ikvcore._writer import Writer
+    from ikvcore.tokens import Token
+
+    parent, publish = os.getpid(), Writer._publish
+
+    def silent(self: Any, *args: Any) -> Any:
+        return publish(self, *args) if os.getpid() == parent else Token()
+
+    Writer._publish = silent  # type: ignore[method-assign]
 
 
 def killed_readers_kept() -> None:

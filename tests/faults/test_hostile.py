@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import pickle
@@ -9,7 +10,7 @@ import stat
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,17 @@ from ikvcore._damage import Damage
 from ikvcore._opened import Opened
 from ikvcore.clientoptions import ClientOptions, ClientOptionsBuilder
 from ikvcore.document import IKVDocument
-from ikvcore.errors import InvalidNameError, InvalidTokenError, StoreAccessError
+from ikvcore.errors import IKVError, InvalidNameError, InvalidTokenError, StoreAccessError
 from ikvcore.factory import create_new_reader, create_new_writer
-from ikvcore.models import Secret
+from ikvcore.models import Secret, TransportContext
+from ikvcore.testing.faults import syscalls
 from ikvcore.testing.faults.campaigns import CAMPAIGNS
 from ikvcore.testing.faults.target import Pair
 from ikvcore.tokens import Token
 
 CANARY = "canary-7f3a9c51e0"
 PATIENCE = 60.0
+PACKAGES = {"ikvcore", "ikv_backends", "ikv_transports", "ikv_load"}
 
 
 def test_hostile_bytes_are_refused_as_declared(tmp_path: Path) -> None:
@@ -195,19 +198,22 @@ def test_a_passkey_is_found_nowhere(
     caplog.set_level(1)
     logging.getLogger("ikvcore").setLevel(1)
     said: list[str] = []
-    run = subprocess.run
 
-    def spy(*arguments: Any, **more: Any) -> Any:
-        said.append(repr((arguments, more)))
-        return run(*arguments, **more)
+    class Spied(subprocess.Popen[Any]):
+        def __init__(self, command: Any, *, env: Any = None, **more: Any) -> None:
+            said.append(repr((command, dict(os.environ) if env is None else env, more)))
+            super().__init__(command, env=env, **more)
 
-    monkeypatch.setattr(subprocess, "run", spy)
+    monkeypatch.setattr(subprocess, "Popen", Spied)
     admin.create_store("s", account_id="a", account_passkey=CANARY, primary_key="id")
     use(place, CANARY)
     assert len(said) == 2  # the checks of the replica and of the log
     chosen = options(place, CANARY)
     said += [repr(chosen), str(chosen), f"{chosen!r:>10}", repr(vars(chosen)) if hasattr(chosen, "__dict__") else ""]
-    for each in (chosen, Secret(CANARY), create_new_reader(chosen), create_new_writer(chosen)):
+    with create_new_reader(chosen), create_new_writer(chosen):
+        said += [repr(each) for each in gc.get_objects() if str(type(each).__module__).partition(".")[0] in PACKAGES]
+    asked = TransportContext(store_name="s", account_id="a", passkey=Secret(CANARY), options=None)
+    for each in (chosen, Secret(CANARY), asked, create_new_reader(chosen), create_new_writer(chosen)):
         said += [repr(each), str(each), f"{each}"]
         try:
             said.append(repr(pickle.dumps(each)))
@@ -215,6 +221,9 @@ def test_a_passkey_is_found_nowhere(
             said.append("".join(traceback.format_exception(exc)))
     with pytest.raises(StoreAccessError) as refused:
         create_new_reader(options(place, CANARY + "!")).startup(timeout=PATIENCE)
+    with pytest.raises(IKVError) as impossible:
+        admin.rotate_passkey("", account_id="a", account_passkey=CANARY)
+    said += ["".join(traceback.format_exception(impossible.value))]
     said += ["".join(traceback.format_exception(refused.value)), repr(refused.value), str(refused.value.args)]
     said.append("".join(traceback.TracebackException.from_exception(refused.value, capture_locals=True).format()))
     said += [caplog.text, *capfd.readouterr(), *(repr(record.__dict__) for record in caplog.records)]
@@ -222,6 +231,44 @@ def test_a_passkey_is_found_nowhere(
     found = [path for path in place.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()]
     assert found == []
     assert (place / "log.txt").stat().st_size > 0
+
+
+def test_the_command_tells_nobody_its_passkey(place: Path, tmp_path: Path, requires_part: Callable[..., None]) -> None:
+    """Given in a variable or in a file: not by what it prints, in no file, and not to the processes that it starts."""
+    requires_part("strace", available=syscalls.can_trace(), how=syscalls.STRACE_HOW)
+    (tmp_path / "passkey").write_text(CANARY)
+    ways: list[dict[str, str]] = [
+        {"IKV_ACCOUNT_PASSKEY": CANARY},
+        {"IKV_ACCOUNT_PASSKEY_FILE": str(tmp_path / "passkey"), "IKV_FILE_LOGGING": f"TRACE:{place / 'log.txt'}"},
+    ]
+    common = {"IKV_ACCOUNT_ID": "a", "IKV_CONSOLE_LOGGING": "TRACE"}
+    commands = [
+        ("store create s --primary-key id", 0),
+        ("put s id=a", 0),
+        ("get s a", 0),
+        ("--debug store create s --primary-key id", 1),
+        ("verify s", 0),
+    ]
+    for number, (command, code) in enumerate(commands):
+        trace = tmp_path / f"trace-{number}"
+        strace = ["strace", "-f", "-qq", "-v", "-s", "100000", "-e", "trace=execve", "-o", str(trace)]
+        done = subprocess.run(
+            [*strace, Path(sys.executable).with_name("ikv"), *command.split()],
+            env={**os.environ, **common, **ways[number % 2]},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == code, done.stderr
+        assert CANARY not in done.stdout + done.stderr
+        calls = trace.read_text().splitlines()
+        itself = calls[0].split()[0]  # may become another program: where a path has a space, a script is a shell's
+        others = [call for call in calls if call.split()[0] != itself]
+        assert not [call for call in others if CANARY in call]
+        assert others or command != "verify s"
+    found = [path for path in place.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()]
+    assert found == []
 
 
 def without_test(text: str) -> str:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ikvcore.testing.faults import children, kills, pinned
+from ikvcore.testing.faults import children, kills, leaks, pinned, takeover, threads
 from ikvcore.testing.faults.__main__ import main
 from ikvcore.testing.faults.campaigns import CAMPAIGNS
 from ikvcore.testing.faults.leaks import Sample, grown
-from ikvcore.testing.faults.result import BEGIN, END, Result, Row, write_table
+from ikvcore.testing.faults.result import BEGIN, END, Result, Row, table, write_table
 from ikvcore.testing.faults.target import Pair
 
 SEEDED = Path(__file__).with_name("seeded.py")
@@ -45,6 +45,19 @@ def test_an_ingester_that_is_killed_stopped_or_silent_is_replaced(tmp_path: Path
     short("takeover", tmp_path).require()
 
 
+@pytest.mark.parametrize(
+    ("fault", "only", "wrong"),
+    [
+        ("lock_tried_once", "ingester killed", "the limit is 1 s"),
+        ("silent_ones_killed", "ingester stopped (SIGSTOP) outside", "though it was only silent"),
+    ],
+)
+def test_a_takeover_that_is_late_or_violent_would_be_found(tmp_path: Path, fault: str, only: str, wrong: str) -> None:
+    path = f"{SEEDED}:{fault}"
+    result = takeover.run(times=1, seed=1, directory=tmp_path / "t", pair=Pair(), only=only, fault=path)
+    assert any(wrong in violation for violation in result.violations), result.violations
+
+
 def test_readers_killed_in_a_read_keep_no_pages(tmp_path: Path) -> None:
     """Not even their slots: there are fewer of them than readers are killed."""
     fault = f"{SEEDED}:few_reader_slots"
@@ -60,6 +73,18 @@ def test_readers_that_are_never_cleared_away_would_be_found(tmp_path: Path) -> N
 
 def test_sixteen_threads_read_write_close_and_open(tmp_path: Path) -> None:
     short("threads", tmp_path).require()
+
+
+def test_a_mount_that_is_closed_under_others_would_be_found(tmp_path: Path) -> None:
+    fault = f"{SEEDED}:closed_under_others"
+    result = threads.run(seconds=2.0, seed=1, directory=tmp_path / "threads", pair=Pair(), fault=fault)
+    assert any("ShutDownError" in violation for violation in result.violations)
+
+
+def test_a_write_that_is_lost_in_a_child_would_be_found(tmp_path: Path) -> None:
+    fault = f"{SEEDED}:written_in_a_child"
+    result = children.run(times=1, seed=1, directory=tmp_path / "c", pair=Pair(), ways=["fork"], fault=fault)
+    assert ["a child: call 0 gave Token" in violation for violation in result.violations] == [True]
 
 
 def test_children_work_or_are_refused_at_once(tmp_path: Path) -> None:
@@ -80,39 +105,54 @@ def test_nothing_leaks(tmp_path: Path) -> None:
     short("leaks", tmp_path).require()
 
 
+def test_a_kilobyte_that_each_round_forgets_would_be_found(tmp_path: Path) -> None:
+    """Already in the short form."""
+    fault = f"{SEEDED}:kilobyte_kept"
+    result = leaks.run(rounds=60, seconds=0.0, seed=1, directory=tmp_path / "leaks", pair=Pair(), fault=fault)
+    assert ["malloc" in violation for violation in result.violations] == [True]
+
+
 # -- the campaigns' own parts ------------------------------------------------------------------
 
 
+FLAT = Sample(descriptors=10, threads=3, heap=5 << 20, blocks=100_000, memory=20 << 20)
+
+
 @pytest.mark.parametrize(
-    ("name", "sample"),
+    ("name", "words", "a_round"),
     [
-        ("descriptors", lambda n: Sample(10 + n // 10, 3, 1 << 20)),
-        ("threads", lambda n: Sample(10, 3 + n // 10, 1 << 20)),
-        ("memory", lambda n: Sample(10, 3, (1 << 20) + n * (1 << 20))),
+        ("descriptors", "descriptors", 0.01),
+        ("threads", "threads", 0.01),
+        ("heap", "bytes in use by malloc", 1_024),
+        ("blocks", "blocks in use by Python", 3),
+        ("memory", "bytes of anonymous memory", 8_192),
     ],
 )
-def test_growth_is_seen(name: str, sample: object) -> None:
-    assert callable(sample)
-    found = grown([sample(number) for number in range(30)], rounds=30)
-    assert len(found) == 1
-    assert found[0].startswith(name)
+def test_growth_is_seen(name: str, words: str, a_round: float) -> None:
+    """In 2,000 rounds, of which each forgets something small."""
+    samples = [FLAT._replace(**{name: getattr(FLAT, name) + int(66 * number * a_round)}) for number in range(30)]
+    (found,) = grown(samples, rounds=2_000)
+    assert found.startswith(f"{words} grew")
 
 
 def test_what_is_flat_is_not_growth() -> None:
-    assert grown([Sample(10 + (number < 5), 3, 1 << 20) for number in range(30)], rounds=30) == []
+    """Nor is what is in use for a moment, or was in the beginning."""
+    samples = [FLAT._replace(descriptors=10 + (number % 3 == 1), heap=FLAT.heap - (number < 9)) for number in range(30)]
+    assert grown(samples, rounds=30) == []
 
 
 def test_the_table_replaces_the_one_before(tmp_path: Path) -> None:
     """And nothing else of the document."""
     document = tmp_path / "reliability.md"
     document.write_text(f"# Before\n\n{BEGIN}\nan old table\n{END}\n\nAfter.\n")
-    row = Row(fault="a | b", times=1_000, happened="x", violations=0, seed=3, versions="v")
+    row = Row(fault="a | b", times=1_000, happened="x", violations=0, seed=3, versions="Python 7, lmdb 8")
     for _ in range(2):
         write_table(document, [row])
     text = document.read_text()
     assert text.startswith("# Before\n")
     assert text.endswith("\nAfter.\n")
-    assert text.count("| a \\| b | 1,000 | x | 0 | 3 | v |\n") == 1
+    assert text.count("Versions: Python 7, lmdb 8.\n") == 1
+    assert text.count("| a \\| b | 1,000 | x | 0 | 3 |\n") == 1
     assert "an old table" not in text
 
 
@@ -125,12 +165,19 @@ def test_the_table_says_which_backend_and_what_is_not_run_on_it(tmp_path: Path) 
     assert "rocksdict" in row
 
 
+def test_rows_of_different_versions_tell_their_own() -> None:
+    rows = [Row(fault="a", times=1, happened="x", violations=0, seed=3, versions=version) for version in ("v", "w")]
+    text = table(rows)
+    assert "| Seed | Versions |\n" in text
+    assert "| a | 1 | x | 0 | 3 | v |\n| a | 1 | x | 0 | 3 | w |\n" in text
+
+
 def test_the_program_says_what_was_violated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its exit status, and in the table that it writes."""
     monkeypatch.setattr("ikvcore.testing.faults.kills.writers", _violated)
-    table = tmp_path / "reliability.md"
-    assert main(["--only", "killed-writers", "--table", str(table), "--directory", str(tmp_path), "--seed", "5"]) == 1
-    assert "| seeded | 12 | lost | 1 | 5 |" in table.read_text()
+    page = tmp_path / "reliability.md"
+    assert main(["--only", "killed-writers", "--table", str(page), "--directory", str(tmp_path), "--seed", "5"]) == 1
+    assert "| seeded | 12 | lost | 1 | 5 |" in page.read_text()
 
 
 def test_a_campaign_that_dies_is_a_violation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,9 +185,9 @@ def test_a_campaign_that_dies_is_a_violation(tmp_path: Path, monkeypatch: pytest
         raise TimeoutError("not within 60 s: something")
 
     monkeypatch.setattr("ikvcore.testing.faults.kills.writers", dying)
-    table = tmp_path / "reliability.md"
-    assert main(["--only", "killed-writers", "--table", str(table), "--directory", str(tmp_path)]) == 1
-    assert "TimeoutError: not within 60 s: something | 1 |" in table.read_text()
+    page = tmp_path / "reliability.md"
+    assert main(["--only", "killed-writers", "--table", str(page), "--directory", str(tmp_path)]) == 1
+    assert "TimeoutError: not within 60 s: something | 1 |" in page.read_text()
 
 
 def _violated(*, times: int, seed: int, directory: Path, pair: Pair) -> Result:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from ikvcore.errors import StorageError
+
 PAGE = 4096
 COMMIT = 16 + 24 + 96 + 8
 """Where a meta page keeps the number of its commit."""
@@ -23,7 +25,6 @@ def directory(tmp_path: Path) -> Path:
 
 def opened(directory: Path, *, create: bool = True):  # type: ignore[no-untyped-def]
     from ikv_backends._lmdb_environment import LmdbEnvironment
-    from ikvcore.errors import StorageError
 
     return LmdbEnvironment(directory, sync=False, create=create, what="replica", error=StorageError)
 
@@ -108,6 +109,29 @@ def test_beside_a_writer_one_state_is_checked(directory: Path) -> None:
         stop.set()
         writer.join()
         environment.close()
+
+
+def test_a_file_may_end_before_a_free_page_but_not_before_one_in_use(directory: Path) -> None:
+    """LMDB never writes a page that one commit both took and gave back; at the file's end it is then missing."""
+    environment = opened(directory)
+    environment.write(lambda txn: [txn.put(b"key %d" % number, bytes(9_000)) for number in range(100)])
+    environment.write(lambda txn: [txn.delete(b"key %d" % number) for number in range(1, 100)])
+    for number in range(10):  # until what is in use lies before what is free
+        environment.write(lambda txn, number=number: txn.put(b"last", b"%d" % number))
+    environment.close()
+    file = directory / "data.mdb"
+    os.truncate(file, file.stat().st_size - 2 * PAGE)
+    assert findings(file) == []
+    environment = opened(directory, create=False)
+    with environment.read() as transaction:
+        assert (transaction.get(b"key 0"), transaction.get(b"last")) == (bytes(9_000), b"9")
+    environment.write(lambda txn: [txn.put(b"key %d" % number, bytes(9_000)) for number in range(200)])
+    assert environment.check_pages() == []
+    environment.close()
+    os.truncate(file, file.stat().st_size - 2 * PAGE)
+    assert "is missing" in findings(file)[0]
+    with pytest.raises(StorageError, match="is missing"):
+        opened(directory, create=False)
 
 
 def test_a_meta_page_that_falls_back_by_two_is_found(file: Path) -> None:

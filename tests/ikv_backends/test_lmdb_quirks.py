@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -184,6 +185,20 @@ def test_errors_are_of_the_callers_class(tmp_path: Path) -> None:
     (tmp_path / "data.mdb").write_bytes(b"no LMDB at all" * 1_000)
     with pytest.raises(TransportError, match="log"):
         LmdbEnvironment(tmp_path, sync=True, create=False, what="log", error=TransportError)
+
+
+@pytest.mark.parametrize(("code", "error"), [(errno.EIO, TransportError), (errno.ENOSPC, StorageFullError)])
+def test_a_directory_that_cannot_be_made_is_an_error_of_the_callers_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, error: type[Exception]
+) -> None:
+    """LMDB's binding makes the directory itself, and raises a plain OSError where that fails."""
+
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(_lmdb_environment.lmdb, "open", failing)
+    with pytest.raises(error):
+        LmdbEnvironment(tmp_path, sync=True, create=True, what="log", error=TransportError)
 
 
 def test_every_driver_error_is_translated(storage: LmdbStorage) -> None:

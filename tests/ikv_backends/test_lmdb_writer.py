@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from mmap import mmap
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -86,63 +87,104 @@ def test_a_writer_that_waits_behind_a_stopped_one_goes_on(
         assert transaction.get(b"a") == b"1"
 
 
-def test_a_stopped_process_outside_of_a_write_is_left_alone(
-    environment: Any, holder: Callable[[str], subprocess.Popen[str]], tmp_path: Path
-) -> None:
-    from ikv_backends._lmdb_writer import free_from_stopped_writer
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """The time that looks go by, which a test moves; nobody else looks, since each test makes its own."""
+    now = [time.monotonic()]
+    monkeypatch.setattr("ikv_backends._lmdb_writer.time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
+    return now
 
+
+def look_for(sight: Any, clock: list[float], seconds: float, *, waiting: bool) -> int | None:
+    """Look twice a second for so long: the process that was killed, or None."""
+    for _ in range(int(2 * seconds) + 1):
+        killed: int | None = sight.look(waiting=waiting)
+        if killed is not None:
+            return killed
+        clock[0] += 0.5
+    return None
+
+
+@pytest.fixture
+def sight(environment: Any, tmp_path: Path, clock: list[float]) -> Any:
+    from ikv_backends._lmdb_writer import Sight
+
+    return Sight(tmp_path)
+
+
+def test_what_was_seen_before_somebody_waits_counts(
+    sight: Any, clock: list[float], holder: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    """A successor waits first for the ingester's silence, and only then for the write."""
+    process = holder("inside")
+    stop(process)
+    assert look_for(sight, clock, 5.0, waiting=False) is None
+    assert sight.look(waiting=True) == process.pid
+    assert process.wait(PATIENCE) == -signal.SIGKILL
+
+
+def test_nobody_is_killed_before_five_seconds(
+    sight: Any, clock: list[float], holder: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    process = holder("inside")
+    stop(process)
+    assert look_for(sight, clock, 4.5, waiting=True) is None
+    assert process.poll() is None
+
+
+def test_a_stopped_process_that_keeps_nobody_waiting_is_left_alone(
+    sight: Any, clock: list[float], holder: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    process = holder("inside")
+    stop(process)
+    assert look_for(sight, clock, 60.0, waiting=False) is None
+    assert process.poll() is None
+
+
+def test_a_stopped_process_outside_of_a_write_is_left_alone(
+    sight: Any, clock: list[float], holder: Callable[[str], subprocess.Popen[str]]
+) -> None:
     process = holder("outside")
     stop(process)
-    assert free_from_stopped_writer(tmp_path) is None
+    assert look_for(sight, clock, 60.0, waiting=True) is None
     assert process.poll() is None
 
 
 def test_a_slow_writer_is_left_alone(
-    environment: Any, holder: Callable[[str], subprocess.Popen[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sight: Any, clock: list[float], holder: Callable[[str], subprocess.Popen[str]]
 ) -> None:
     """However long it takes: it is not stopped, and its transaction ends some time."""
-    from ikv_backends import _lmdb_writer
-
-    looked = threading.Event()
-
-    def free(directory: Path) -> int | None:
-        found = free_from_stopped_writer(directory)
-        looked.set()
-        return found
-
-    free_from_stopped_writer = _lmdb_writer.free_from_stopped_writer
-    monkeypatch.setattr(_lmdb_writer, "WAIT", 0.1)
-    monkeypatch.setattr(_lmdb_writer, "free_from_stopped_writer", free)
     process = holder("inside")
-    writer = threading.Thread(target=environment.write, args=(lambda transaction: transaction.put(b"a", b"1"),))
-    writer.start()
-    assert looked.wait(PATIENCE)
+    assert look_for(sight, clock, 60.0, waiting=True) is None
     assert process.poll() is None
-    assert process.stdin is not None
-    process.stdin.close()
-    assert process.wait(PATIENCE) == 0
-    writer.join(PATIENCE)
-    assert not writer.is_alive()
 
 
 def test_a_process_that_goes_on_between_two_looks_is_left_alone(
-    environment: Any, holder: Callable[[str], subprocess.Popen[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sight: Any, clock: list[float], holder: Callable[[str], subprocess.Popen[str]]
 ) -> None:
-    """Stopped at one moment is not stopped for long: a tracer stops a process at every system call."""
-    from ikv_backends import _lmdb_writer
-
+    """Stopped at many moments is not stopped for long: a tracer stops a process at every system call."""
     process = holder("inside")
-    stop(process)
-
-    def sleep(_: float) -> None:
+    for _ in range(5):
+        stop(process)
+        assert look_for(sight, clock, 3.0, waiting=True) is None
         os.kill(process.pid, signal.SIGCONT)
         while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
             os.sched_yield()
-        stop(process)
-
-    monkeypatch.setattr(_lmdb_writer, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
-    assert _lmdb_writer.free_from_stopped_writer(tmp_path) is None
     assert process.poll() is None
+
+
+def test_an_environment_that_was_opened_anew_is_found_again(
+    environment: Any, sight: Any, clock: list[float], holder: Callable[[str], subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """After a failed commit it is mapped somewhere else."""
+    sight.look(waiting=False)
+    environment._usable().close()
+    with mmap(-1, (tmp_path / "lock.mdb").stat().st_size):  # something else takes its place in memory
+        environment._env = environment._open(create=False)
+        environment.begin = environment._env.begin
+        process = holder("inside")
+        stop(process)
+        assert look_for(sight, clock, 6.0, waiting=True) == process.pid
 
 
 def test_who_watches_keeps_no_environment_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +192,7 @@ def test_who_watches_keeps_no_environment_alive(tmp_path: Path, monkeypatch: pyt
 
     class Idle:
         directory = tmp_path
-        waiting_since = None
+        is_waiting = False
 
     turns = threading.Semaphore(0)
     go_on = threading.Semaphore(0)
@@ -175,13 +217,9 @@ def test_who_watches_keeps_no_environment_alive(tmp_path: Path, monkeypatch: pyt
     assert not thread.is_alive()
 
 
-def test_nobody_is_found_where_nobody_writes(environment: Any, tmp_path: Path) -> None:
-    from ikv_backends._lmdb_writer import free_from_stopped_writer
-
-    assert free_from_stopped_writer(tmp_path) is None
+def test_nobody_is_found_where_nobody_writes(sight: Any, clock: list[float]) -> None:
+    assert look_for(sight, clock, 60.0, waiting=True) is None
 
 
-def test_our_own_write_is_left_alone(environment: Any, tmp_path: Path) -> None:
-    from ikv_backends._lmdb_writer import free_from_stopped_writer
-
-    environment.write(lambda _: free_from_stopped_writer(tmp_path))
+def test_our_own_write_is_left_alone(environment: Any, sight: Any, clock: list[float]) -> None:
+    environment.write(lambda _: look_for(sight, clock, 60.0, waiting=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,33 @@ def test_a_store_made_again_is_another_log_also_for_old_clients(local_store: Fix
         old.publish([message(b"lost")])
     new.publish([message(b"new")])
     assert new.bounds()[0].end == 1
+
+
+@pytest.mark.parametrize("restored", [True, False])
+def test_a_file_that_takes_the_place_of_the_open_one_is_told_and_nothing_is_written_to_the_old_one(
+    local_store: Fixture, message: Fixture, from_start: Fixture, tmp_path: Path, restored: bool
+) -> None:
+    """As when a log is restored from a copy, or its file removed, under those who write and follow it."""
+    log = local_store.open()
+    log.publish([message(b"1")])
+    log.close()
+    data = local_store.directory / "log" / "data.mdb"
+    shutil.copy(data, tmp_path / "copy")
+    log = local_store.open()
+    log.publish([message(b"2")])
+    subscription = log.subscribe(from_start(0))
+    assert poll(subscription) == [b"1", b"2"]
+    data.unlink()
+    if restored:
+        (tmp_path / "copy").rename(data)
+    for call in (
+        lambda: log.publish([message(b"lost")]),
+        lambda: poll(subscription),
+        lambda: log.subscribe(from_start(0)),
+        log.bounds,
+    ):
+        with pytest.raises(TransportError, match="removed, emptied or replaced while it was open"):
+            call()
 
 
 # -- other processes ---------------------------------------------------------------------------

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +76,86 @@ def test_a_home_that_is_a_file_is_an_error_that_names_it(local_store: Fixture, t
     local_store.home.write_text("")
     with pytest.raises(TransportError, match=str(local_store.home)):
         local_store.create()
+
+
+# -- what a killed process leaves ------------------------------------------------------------------
+
+MAKER = """
+import sys
+import ikvcore.admin
+from ikv_transports import _local_home
+
+write = _local_home._write_durably
+
+def slow(path, content):
+    if path.name == "store.json":
+        print(path.parent, flush=True)
+        sys.stdin.readline()
+    write(path, content)
+
+_local_home._write_durably = slow
+ikvcore.admin.create_store(
+    "half", account_id="demo", account_passkey="secret", primary_key="id", transport_options={"home": sys.argv[1]}
+)
+"""
+
+
+@pytest.fixture
+def maker(local_store: Fixture) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A process in the midst of making a store, which goes on at a line of input, and the store's directory so far."""
+    command = [sys.executable, "-c", MAKER, str(local_store.home)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            unfinished = Path(process.stdout.readline().strip())
+            assert unfinished.name.startswith("~new-")
+            yield process, unfinished
+        finally:
+            process.kill()
+
+
+def test_what_a_killed_maker_left_goes_with_the_next_store(
+    local_store: Fixture, maker: tuple[subprocess.Popen[str], Path]
+) -> None:
+    process, unfinished = maker
+    process.kill()
+    process.wait()
+    assert (unfinished / "log" / "data.mdb").exists()
+    local_store.create(store_name="other", identity="log-2")
+    assert not unfinished.exists()
+    local_store.create(store_name="half", identity="log-3")
+    assert names(local_store) == ["half", "other", "profiles"]
+
+
+def test_a_store_that_is_being_made_is_left_alone(
+    local_store: Fixture, maker: tuple[subprocess.Popen[str], Path]
+) -> None:
+    process, unfinished = maker
+    local_store.create(store_name="other", identity="log-2")
+    local_store.provisioning().delete_store("other")
+    assert unfinished.exists()
+    process.communicate("go on\n")
+    assert process.returncode == 0
+    assert local_store.open("half").describe().store_name == "half"
+
+
+def test_a_store_that_was_swept_before_it_was_locked_is_begun_anew(
+    local_store: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept: list[Path] = []
+    open_directory = _local_home._open_directory
+
+    def sweeping(path: Path) -> int:
+        lock = open_directory(path)
+        if path.name.startswith("~new-") and len(swept) < 2:
+            swept.append(path)
+            path.rmdir()
+        return lock
+
+    monkeypatch.setattr(_local_home, "_open_directory", sweeping)
+    local_store.create(store_name="other", identity="log-2")
+    assert len(swept) == 2
+    assert names(local_store) == ["other", "profiles"]
 
 
 # -- access ------------------------------------------------------------------------------------

@@ -294,6 +294,18 @@ def test_a_missing_file_is_refused_and_none_is_made(written: Fixture) -> None:
     assert not data.exists()
 
 
+def test_a_file_that_is_removed_while_it_is_open_takes_no_more_events(written: Fixture) -> None:
+    """They would be acknowledged, and gone with the last process that has it open."""
+    log = written.open()
+    subscription = log.subscribe({2: Start(0, None)})
+    (written.directory / "log" / "data.mdb").unlink()
+    with pytest.raises(TransportError, match="removed, emptied or replaced"):
+        log.publish([Message(0, b"key", b"value", 1)])
+    with pytest.raises(TransportError, match="removed, emptied or replaced"):
+        subscription.poll(max_messages=10, max_bytes=1 << 20, timeout=0.0)
+    subscription.close()
+
+
 def test_a_log_whose_beginning_is_gone_is_not_complete(written: Fixture) -> None:
     change(written, lambda txn: [txn.delete(entry_key(1, position)) for position in (0, 1)])
     assert written.open().bounds()[1] == Bounds(2, 5, complete=False)

@@ -1,14 +1,19 @@
-"""A service in a process of its own, and backends that do what the built-in ones do not."""
+"""A service in a process of its own, distributions that are built and installed, and odd backends."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tomllib
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -163,3 +168,58 @@ def odd_backends(tmp_path: Path) -> Iterator[Path]:
         yield site
     _registry.refresh()
     sys.modules.pop("odd_backends", None)
+
+
+# -- distributions, built and installed --------------------------------------------------------
+
+WHEELS = Path(__file__).with_name("wheels")
+"""Sources of the distributions: a directory each, with its modules and what to say of them in wheel.toml."""
+
+
+@pytest.fixture(scope="session")
+def installed_wheels(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A PYTHONPATH on which pip has installed all of WHEELS; an older release of one lies behind the newer."""
+    built = tmp_path_factory.mktemp("wheels")
+    wheels = {source.name: _build_wheel(source, built) for source in sorted(WHEELS.iterdir())}
+    older = wheels.pop("acme_stores_older")
+    sites = [tmp_path_factory.mktemp("site") for _ in range(2)]
+    _pip_install(wheels.values(), sites[0])
+    _pip_install([older], sites[1])
+    return os.pathsep.join(map(str, sites))
+
+
+def _build_wheel(source: Path, into: Path) -> Path:
+    """A wheel, as a build backend would make it of these sources."""
+    told = tomllib.loads((source / "wheel.toml").read_text())
+    stem = f"{told['name'].replace('-', '_').replace('.', '_')}-{told['version']}"
+    files = {module.name: module.read_text() for module in source.glob("*.py")}
+    files |= {f"{stem}.dist-info/{name}": text for name, text in _metadata(told).items()}
+    record = io.StringIO()
+    csv.writer(record).writerows([name, "", ""] for name in [*files, f"{stem}.dist-info/RECORD"])
+    wheel = into / f"{stem}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in {**files, f"{stem}.dist-info/RECORD": record.getvalue()}.items():
+            archive.writestr(name, text)
+    return wheel
+
+
+def _metadata(told: Mapping[str, Any]) -> dict[str, str]:
+    headers = ["Metadata-Version: 2.1", f"Name: {told['name']}", f"Version: {told['version']}"]
+    headers += [f"Requires-Dist: {each}" for each in told.get("requires", ())]
+    headers += [f"Provides-Extra: {each}" for each in told.get("extras", ())]
+    groups = [
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in entries.items())
+        for group, entries in told["entry-points"].items()
+    ]
+    return {
+        "METADATA": "\n".join(headers) + "\n",
+        "WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "entry_points.txt": "\n".join(groups),
+    }
+
+
+def _pip_install(wheels: Iterable[Path], target: Path) -> None:
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+    command += ["--no-index", "--no-deps", "--no-compile", "--target", str(target), *map(str, wheels)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

@@ -21,10 +21,21 @@ import pytest
 from ikvcore import errors
 
 ROOT = Path(inspect.getfile(errors)).parent.parent
-DRIVERS = {"lmdb", "rocksdict", "duckdb", "pyarrow", "sqlite3", "confluent_kafka", "sortedcontainers"}
+DRIVERS = {
+    "lmdb",
+    "rocksdict",
+    "duckdb",
+    "pyarrow",
+    "sqlite3",
+    "confluent_kafka",
+    "sortedcontainers",
+    "prometheus_client",
+}
 PLUGIN_PACKAGES = {"ikv_backends", "ikv_transports"}
 LOADING = "ikv_load"
 """The room of files and tables, which `IKVWriter.load` opens where it is called."""
+METRICS = "ikv_metrics"
+"""The room of the Prometheus exporter, an observer that nobody imports."""
 FRONT_DOOR = ["client", "clientoptions", "document", "factory", "errors"]
 HEAVY = {"pluggy", "google.protobuf", "lmdb", "typer", "rich", "numpy", "pytest"}
 BUDGET_SECONDS = 0.060
@@ -125,6 +136,18 @@ def test_loading_imports_the_core_but_neither_plugins_nor_command_line_nor_what_
     text = "\n".join(ast.unparse(module.tree) for module in modules(LOADING))
     assert re.findall(r"(?:from|import) ikvcore\.(?:cli|testing)\b", text) == []
     assert re.findall(r"(?:from|import) ikvcore\._\w+", text) == []
+
+
+def test_metrics_are_an_observer_like_any_other() -> None:
+    """Nothing imports the exporter or its client; it imports public modules of the core and no plugin."""
+    rooms = ("ikvcore", LOADING, *PLUGIN_PACKAGES)
+    tops = {each.top for package in rooms for module in modules(package) for each in module.imports()}
+    assert tops & {METRICS, "prometheus_client"} == set()
+    own = {each.top for module in modules(METRICS) for each in module.imports()}
+    assert {"ikvcore", "prometheus_client"} <= own
+    assert own & ({LOADING} | PLUGIN_PACKAGES | DRIVERS - {"prometheus_client"}) == set()
+    text = "\n".join(ast.unparse(module.tree) for module in modules(METRICS))
+    assert re.findall(r"(?:from|import) ikvcore\.(?:cli\b|testing|_\w+)", text) == []
 
 
 def test_the_command_line_imports_drivers_and_plugins_inside_functions_only() -> None:

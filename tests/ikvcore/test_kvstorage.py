@@ -226,6 +226,44 @@ def test_a_damaged_or_missing_schema_entry_is_found(
         document(reopened(engine), b"a")
 
 
+@pytest.mark.parametrize("what", ["deleted", "an earlier one"])
+def test_a_drop_entry_that_is_not_the_last_one_is_found(
+    engine: OrderedKeyValue, storage: KeyValueStorage, what: str
+) -> None:
+    """Though it is whole, or not there at all: what was dropped would be read again."""
+    committer = Committer(storage)
+    committer.apply(upsert(b"a", x=1, y=2), drop("x"))
+    ((key, earlier),) = stored(engine, b"\x00p").items()
+    committer.apply(drop("y"))
+    assert reopened(engine).verify() == []
+    put(engine, *([{}, {key}] if what == "deleted" else [{key: earlier}]))
+    with pytest.raises(ReplicaDamagedError, match="there were 2"):
+        document(reopened(engine), b"a")
+    with pytest.raises(ReplicaDamagedError, match="there were 2"):
+        Committer(reopened(engine)).apply(upsert(b"b", x=1))
+
+
+def test_drops_are_counted_through_reclaiming(engine: OrderedKeyValue, storage: KeyValueStorage) -> None:
+    committer = Committer(storage)
+    committer.apply(upsert(b"a", x=1, y=1), upsert(b"c", 1, x=1), drop("x"), Clear(1, None))
+    while committer.reclaim(100):
+        pass
+    committer.apply(upsert(b"b", x=1), drop("x"))
+    assert reopened(engine).verify() == []
+    assert document(reopened(engine), b"a") == document(storage, b"a")
+
+
+def test_a_schema_in_the_form_of_an_earlier_release_is_damage(
+    engine: OrderedKeyValue, storage: KeyValueStorage
+) -> None:
+    """So the replica is built anew from the log."""
+    Committer(storage).apply(upsert(b"a", x=1))
+    ((key, value),) = stored(engine, b"\x00v").items()
+    put(engine, {key: seal(key, unseal(key, value)[:16])})
+    with pytest.raises(ReplicaDamagedError, match="not written by this release"):
+        document(reopened(engine), b"a")
+
+
 def test_a_damaged_drop_entry_is_found(engine: OrderedKeyValue, storage: KeyValueStorage) -> None:
     """What a drop removed does not come back because its entry was damaged."""
     Committer(storage).apply(upsert(b"a", x=1), drop("x"))

@@ -17,12 +17,14 @@ from ikvcore.models import Sharing
 
 
 class Lock:
-    """A mount's lock that another process takes once it is given up."""
+    """A mount's lock that another process takes once it is given up, and gives up itself where it is `free`."""
 
-    def __init__(self) -> None:
-        self.held = True
+    def __init__(self, *, held: bool = True) -> None:
+        self.held = held
+        self.free = False
 
     def try_acquire(self) -> bool:
+        self.held = self.held or self.free
         return self.held
 
     def release(self) -> None:
@@ -38,20 +40,27 @@ class Clock:
         return self.now
 
 
-def test_after_a_fence_the_silence_of_the_other_counts_from_its_commit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not from when this worker looks again, a second later: that would be a second too long without an ingester."""
-    clock, lock = Clock(), Lock()
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
     monkeypatch.setattr(_loop, "time", clock)
+    return clock
+
+
+def make_loop(mount: Path, lock: Lock) -> ReplicaLoop:
     generations: Any = SimpleNamespace(damage=None)
-    mount: Any = SimpleNamespace(path=tmp_path)
     unused: Any = None
-    loop = ReplicaLoop(generations, unused, unused, partitions=[0], mount=mount, lock=lock)  # type: ignore[arg-type]
+    place: Any = SimpleNamespace(path=mount)
+    return ReplicaLoop(generations, unused, unused, partitions=[0], mount=place, lock=lock)  # type: ignore[arg-type]
 
-    def fenced() -> bool:
-        raise FencedError(b"1", b"2")
 
+def fenced() -> bool:
+    raise FencedError(b"1", b"2")
+
+
+def test_after_a_fence_the_silence_of_the_other_counts_from_its_commit(tmp_path: Path, clock: Clock) -> None:
+    """Not from when this worker looks again, a second later: that would be a second too long without an ingester."""
+    loop = make_loop(tmp_path, Lock())
     assert loop._may_ingest()
     loop._work(fenced)
     Status(heartbeat=100.1).write(tmp_path)  # the other one's last word
@@ -129,3 +138,32 @@ def test_who_takes_over_from_the_one_that_writes_opens_the_storage_anew(tmp_path
     for _ in range(3):
         loop._work(loop._ingest)
     assert opened == ["to write", "step", "step"]
+
+
+def test_who_was_fenced_without_the_lock_takes_it_as_soon_as_it_is_free(tmp_path: Path, clock: Clock) -> None:
+    """What fenced it can be the last commit of a process that has died: then there is nobody to follow."""
+    lock = Lock(held=False)
+    loop = make_loop(tmp_path, lock)
+    Status(heartbeat=94.0).write(tmp_path)
+    assert not loop._may_ingest()
+    clock.now = 105.1
+    assert loop._may_ingest()
+    loop._set_role(_loop.Role.INGESTING)
+    loop._last_beat = 94.0  # the silent word is our own: it says nothing of whoever holds the lock
+    loop._work(fenced)
+    clock.now = 105.2
+    assert not loop._may_ingest()
+    lock.free = True
+    assert loop._may_ingest()
+
+
+def test_who_was_fenced_with_the_lock_leaves_it_to_the_other(tmp_path: Path, clock: Clock) -> None:
+    lock = Lock()
+    loop = make_loop(tmp_path, lock)
+    assert loop._may_ingest()
+    loop._work(fenced)
+    lock.free = True
+    clock.now = 100.5
+    assert not loop._may_ingest()
+    clock.now = 101.1
+    assert loop._may_ingest()

@@ -1,4 +1,7 @@
-"""Discovery (C10) and requirements (C9), on real distributions that each test lays out for a process of its own."""
+"""Plugins that were found: whether they are what they say (C10), and what applications may require of them (C9).
+
+Each test lays distributions out as pip does, for a process of its own; test_discovery installs some with pip.
+"""
 
 from __future__ import annotations
 
@@ -266,14 +269,6 @@ def test_refresh_finds_what_was_installed_meanwhile(sites: Sites, site: Site) ->
 # -- not installed -----------------------------------------------------------------------------
 
 
-def test_an_unknown_name_gets_near_misses_and_what_is_installed(sites: Sites, site: Site) -> None:
-    site.backend("dist-a", "alpha")
-    [line] = sites.run("print(failure(load_backend, 'alhpa'))")
-    assert line.startswith("PluginNotFoundError: no backend named 'alhpa' is installed (did you mean 'alpha'?); ")
-    assert "installed: alpha, " in line
-    assert "pip" not in line
-
-
 def test_an_extra_of_that_name_gets_the_pip_command(sites: Sites, site: Site) -> None:
     site.distribution("ikvcore", metadata=["Provides-Extra: rocks-db"])
     [line] = sites.run("print(failure(load_backend, 'rocks_db'))")
@@ -436,25 +431,6 @@ def test_a_plugin_for_another_api_version_is_told_with_both_versions(sites: Site
 # -- clashes -----------------------------------------------------------------------------------
 
 
-def test_two_distributions_that_claim_one_name_clash_until_one_is_chosen(sites: Sites, site: Site) -> None:
-    site.backend("dist-a", "same", durability="power-loss")
-    site.backend("Dist_B", "same")
-    site.backend("dist-c", "other")
-    clash, *chosen = sites.run("""
-        print(failure(load_backend, "same"))
-        for name in ("dist-a:same", "Dist_B:same", "dist.b:same", "other"):
-            plugin = load_backend(name)
-            print(plugin.name, plugin.distribution, plugin.hook.ikv_backend_info().durability.word)
-        print(failure(load_backend, "dist-c:same"))
-        """)
-    assert clash == (
-        "PluginClashError: backend 'same' is claimed by dist-a and by Dist_B; "
-        "choose one by naming it 'dist-a:same' or 'Dist_B:same'"
-    )
-    assert chosen[:4] == ["same dist-a power-loss", "same Dist_B none", "same Dist_B none", "other dist-c none"]
-    assert chosen[4].startswith("PluginNotFoundError: no backend named 'dist-c:same' is installed (did you mean ")
-
-
 def test_a_built_in_name_can_be_claimed_and_chosen_too(sites: Sites, site: Site) -> None:
     site.distribution("dist-a", "backends: memory = nowhere")
     [line] = sites.run("print(failure(load_backend, 'memory'))")
@@ -478,7 +454,9 @@ def test_metadata_found_twice_of_one_distribution_is_no_clash(sites: Sites, site
 @pytest.fixture
 def requirements_site(site: Site) -> Site:
     site.backend("dist-a", "plain")
-    site.backend("dist-b", "able", durability="power-loss", sharing="followers", capabilities=["Query"], max_value=100)
+    site.backend(
+        "dist-b", "able", durability="power-loss", sharing="followers", capabilities=["ColumnarRead"], max_value=100
+    )
     site.module("log", source(TRANSPORT, name="log", durability="power-loss", shared=True, capabilities=["Trim"]))
     site.module("broken", "raise RuntimeError")
     site.distribution("dist-c", "transports: log = log\nbackends: broken = broken")
@@ -513,19 +491,21 @@ def test_a_property_that_is_required_binds_every_plugin_of_the_client(sites: Sit
 
 @pytest.mark.usefixtures("requirements_site")
 def test_a_capability_that_is_required_may_come_from_either_plugin(sites: Sites) -> None:
-    refused, taken, impossible = sites.run("""
+    refused, taken, impossible, misspelt = sites.run("""
         plain, able, log = load_backend("plain"), load_backend("able"), load_transport("log")
-        both = Wanted(capabilities=frozenset({"Query", "Trim"}))
+        both = Wanted(capabilities=frozenset({"ColumnarRead", "Trim"}))
         print(failure(check_requirements, [(plain, None), (log, None)], both))
         print(failure(check_requirements, [(able, None), (log, None)], both))
         print(failure(check_requirements, [(able, None), (log, None)], Wanted(capabilities=frozenset({"Fly"}))))
+        print(failure(check_requirements, [(able, None), (log, None)], Wanted(capabilities=frozenset({"Qurey"}))))
         """)
     assert refused == (
-        "RequirementError: backend 'plain' with transport 'log' lacks what the application requires (Query); "
+        "RequirementError: backend 'plain' with transport 'log' lacks what the application requires (ColumnarRead); "
         "these have it: backend 'able'"
     )
     assert taken == "no error"
     assert impossible.endswith("(Fly); no installed plugin has it")
+    assert misspelt.endswith("(Qurey); no installed plugin has it (did you mean 'Query'?)")
 
 
 @pytest.mark.usefixtures("requirements_site")
@@ -541,6 +521,8 @@ def test_levels_are_lower_bounds_that_options_can_move(sites: Sites) -> None:
         check(None, max_value_bytes=101)
         check(None, sharing="one-process", process_shared=True)
         check(None, sharing="shared")
+        print("backend 'able' with its default options" in failure(
+            check_requirements, [(able, weak)], Wanted(levels={"durability": "power-loss"})))
         """) == [
         "no error",
         "no error",
@@ -548,4 +530,34 @@ def test_levels_are_lower_bounds_that_options_can_move(sites: Sites) -> None:
         "RequirementError: backend 'able' lacks what the application requires (max_value_bytes=101)",
         "no error",
         "RequirementError: backend 'able' lacks what the application requires (sharing=shared)",
+        "True",
     ]
+
+
+@pytest.mark.usefixtures("requirements_site")
+def test_clients_are_refused_where_they_are_made_with_what_would_do(sites: Sites) -> None:
+    """A writer opens no backend: its levels bind the transport alone, capabilities may be its readers' backend's."""
+    lines = sites.run("""
+        from ikvcore.clientoptions import ClientOptionsBuilder
+        from ikvcore.factory import create_new_reader, create_new_writer
+        def made(create, backend, *capabilities, **levels):
+            builder = ClientOptionsBuilder().with_store_name("s").with_account_id("a").with_account_passkey("p")
+            builder.with_mount_directory("mount").with_backend(backend).with_transport("log")
+            print(failure(create, builder.requires(*capabilities, **levels).build()))
+        made(create_new_reader, "able", "ColumnarRead", "Trim", durability="power-loss", process_shared=True)
+        made(create_new_reader, "plain", "ColumnarRead", max_value_bytes=100)
+        made(create_new_reader, "able", max_value_bytes=101)
+        made(create_new_reader, "plain", durability="power-loss")
+        made(create_new_writer, "able", "ColumnarRead", "Trim", durability="power-loss", max_value_bytes=101)
+        made(create_new_writer, "plain", "ColumnarRead")
+        """)
+    parts = (
+        line.removeprefix("RequirementError: ").partition(" lacks what the application requires ") for line in lines
+    )
+    refused = [(who, rest) for who, _, rest in parts]
+    both = "backend 'plain' with transport 'log'"
+    assert [who for who, _ in refused] == ["no error", both, "backend 'able'", "backend 'plain'", "no error", both]
+    assert refused[1][1] == refused[5][1] == "(ColumnarRead); these have it: backend 'able'"
+    assert refused[2][1].startswith("(max_value_bytes=101); these have it: ")
+    assert "backend 'memory'" in refused[2][1]
+    assert refused[3][1].startswith("(durability=power-loss); these have it: backend 'able', ")

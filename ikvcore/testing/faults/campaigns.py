@@ -71,8 +71,10 @@ CAMPAIGNS: Final[dict[str, Campaign]] = {
         full={"flips": 300, "cuts": 100},
         elsewhere=_NO_REPLICA,
     ),
+    "bad-events": Campaign(function=f"{_HERE}.bad_events:run", short={"times": 3}, full={"times": 200}),
+    "changed-logs": Campaign(function=f"{_HERE}.changed_logs:run", short={"times": 1}, full={"times": 30}),
     "full-disks": Campaign(function=f"{_HERE}.diskfull:run", short={"times": 1}, full={"times": 10}),
-    "system-calls": Campaign(function=f"{_HERE}.syscalls:run", short={"times": 3}, full={"times": None}),
+    "system-calls": Campaign(function=f"{_HERE}.syscalls:run", short={"times": 2}, full={"times": None}),
     "power-losses": Campaign(
         function=f"{_HERE}.powerloss:run",
         short={"variants": 1, "every": 60},

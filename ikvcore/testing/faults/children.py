@@ -32,7 +32,7 @@ from ikvcore.testing.faults.program import Ended, given, play
 from ikvcore.testing.faults.recorder import Recorder
 from ikvcore.testing.faults.result import Result, Row
 from ikvcore.testing.faults.target import Pair, Target
-from ikvcore.testing.faults.worker import inspect
+from ikvcore.testing.faults.worker import inject, inspect
 from ikvcore.testing.faults.workload import Workload
 from ikvcore.testing.faults.zygote import environment
 
@@ -66,8 +66,18 @@ WAYS: Final = {
 """What is to come of each."""
 
 
-def run(*, times: int, seed: int, directory: Path, pair: Pair, ways: Sequence[str] | None = None) -> Result:
-    """Each way so many times, some at once."""
+def run(
+    *,
+    times: int,
+    seed: int,
+    directory: Path,
+    pair: Pair,
+    ways: Sequence[str] | None = None,
+    fault: str | None = None,
+) -> Result:
+    """Each way so many times, some at once. `fault`: FILE.py:FUNCTION that breaks something in the parents first, not
+    in gunicorn's.
+    """
     chosen = list(ways or WAYS)
     not_run = []
     if importlib.util.find_spec("gunicorn") is None:
@@ -80,7 +90,7 @@ def run(*, times: int, seed: int, directory: Path, pair: Pair, ways: Sequence[st
         for number in range(times)
     }
     with ThreadPoolExecutor(_TOGETHER) as pool:
-        found = dict(zip(targets, pool.map(lambda key: _once(key[0], targets[key], seed), targets), strict=True))
+        found = dict(zip(targets, pool.map(lambda key: _once(key[0], targets[key], seed, fault), targets), strict=True))
     rows, violations = [], []
     for way in chosen:
         wrong = [f"{way}: {each}" for (played, _), (_, out) in found.items() if played == way for each in out]
@@ -93,13 +103,13 @@ def run(*, times: int, seed: int, directory: Path, pair: Pair, ways: Sequence[st
     return Result(rows=rows, violations=violations, not_run=not_run)
 
 
-def _once(way: str, target: Target, seed: int) -> tuple[int, list[str]]:
+def _once(way: str, target: Target, seed: int, fault: str | None) -> tuple[int, list[str]]:
     """How many children there were, and what was wrong."""
     workload = Workload(seed=seed)
     ended: Ended = (
         _gunicorn(way, target, workload)
         if "gunicorn" in way
-        else play(__name__, target, workload, way, patience=_PATIENCE)
+        else play(__name__, target, workload, way, *([] if fault is None else [fault]), patience=_PATIENCE)
     )
     outcomes = ended.answer.get("outcomes", [])
     wrong = [*ended.wrong, *(f"a child: {outcome}" for outcome in outcomes if outcome != WAYS[way])]
@@ -323,7 +333,9 @@ _OPEN_LATER: Final = ("fork before anything is open", "a daemon that opens after
 
 def main(arguments: Sequence[str]) -> int:
     """The program's exit status."""
-    target, workload, (way,) = given(arguments)
+    target, workload, (way, *faults) = given(arguments)
+    for fault in faults:
+        inject(fault)
     parent = _Parent(target, workload)
     if way not in _OPEN_LATER:
         parent.open()

@@ -24,6 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from ikvcore._registry import load_backend, load_transport
+from ikvcore.clientoptions import DEFAULT_BACKEND, DEFAULT_TRANSPORT
 from ikvcore.testing.faults.zygote import environment
 
 __all__ = ["Apart", "Ended"]
@@ -149,6 +151,8 @@ class Apart:
 def _serve() -> None:
     for name in _PRELOADED:
         importlib.import_module(name)
+    load_backend(DEFAULT_BACKEND)
+    load_transport(DEFAULT_TRANSPORT)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     for line in sys.stdin.buffer:

@@ -128,8 +128,10 @@ def fill_replica(target: dict[str, Any], place: str | None, leave: int, seed: in
             for number in range(_PORTIONS):
                 before = sum(map(len, log.written.values()))
                 while sum(map(len, log.written.values())) < before + leave // 2 + _PORTION:
-                    log.write(f"{round_number}/{number}/{len(log.written)}")
-                if _wait(lambda: reader.health().state == "halted", 2.0):
+                    token = log.write(f"{round_number}/{number}/{len(log.written)}")
+                try:
+                    reader.wait_for(token, timeout=_PATIENCE)
+                except IKVError:  # which one is looked at below
                     full += 1
                     break
             error = reader.stats().last_error or "nothing"

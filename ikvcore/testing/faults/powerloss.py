@@ -8,6 +8,7 @@ refused.
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -35,18 +36,16 @@ def run(*, variants: int, every: int, seed: int, directory: Path, pair: Pair) ->
     if not can_trace():
         return Result(rows=(), not_run=[f"power losses: {STRACE_HOW}"])
     rows, violations = [], []
-    for durability in ("power-loss", "process-crash"):
-        for what in ("log", "replica"):
-            place = directory / f"{what}-{durability}"
-            with Apart(place) as apart:
-                play = _Play(place, apart, what, durability)
-                cuts, words = 0, Counter[str]()
-                for cut in range(0, len(play.trace.steps) + 1, every):
-                    cuts += 1
-                    for word in play.outcomes(cut, seed, variants):
-                        words[word.partition(" ")[0]] += 1
-                        if word.startswith("wrong") or (word.startswith("lost") and durability == "power-loss"):
-                            violations.append(f"{what}, {durability}, cut {cut}: {word}")
+    with Apart(directory) as apart:
+        for durability, what in itertools.product(("power-loss", "process-crash"), ("log", "replica")):
+            play = _Play(directory / f"{what}-{durability}", apart, what, durability)
+            cuts, words = 0, Counter[str]()
+            for cut in range(0, len(play.trace.steps) + 1, every):
+                cuts += 1
+                for word in play.outcomes(cut, seed, variants):
+                    words[word.partition(" ")[0]] += 1
+                    if word.startswith("wrong") or (word.startswith("lost") and durability == "power-loss"):
+                        violations.append(f"{what}, {durability}, cut {cut}: {word}")
             wrong = sum(violation.startswith(f"{what}, {durability}") for violation in violations)
             told = ", ".join(f"{count:,} {word}" for word, count in words.most_common())
             fault = f"power loss, {what} with {durability}"

@@ -16,7 +16,7 @@ __all__ = ["BEGIN", "END", "Result", "Row", "of_pair", "table", "versions", "wri
 
 BEGIN: Final = "<!-- faults: begin -->"
 END: Final = "<!-- faults: end -->"
-_HEAD: Final = ("Fault", "Times", "What happened", "Violations", "Seed", "Versions")
+_HEAD: Final = ("Fault", "Times", "What happened", "Violations", "Seed")
 _PACKAGES: Final = ("lmdb",)
 _ENGINES: Final = {"rocksdb": "rocksdict", "duckdb": "duckdb"}
 """Packages of backends, whose versions belong into their rows; the log is kept in LMDB whatever the backend."""
@@ -24,7 +24,8 @@ _ENGINES: Final = {"rocksdb": "rocksdict", "duckdb": "duckdb"}
 
 def versions(packages: Sequence[str] = _PACKAGES) -> str:
     """Python's version, the system's, and those of `packages`."""
-    parts = [f"Python {platform.python_version()}", f"{platform.system()} {platform.release()}"]
+    release = platform.release().partition("-")[0]
+    parts = [f"Python {platform.python_version()}", f"{platform.system()} {release}"]
     return ", ".join([*parts, *(f"{name} {metadata.version(name)}" for name in packages)])
 
 
@@ -42,8 +43,8 @@ class Row:
     versions: str = field(default_factory=versions)
 
     def cells(self) -> tuple[str, ...]:
-        """The row as the table shows it."""
-        return (self.fault, f"{self.times:,}", self.happened, str(self.violations), str(self.seed), self.versions)
+        """The row as the table shows it, but for the versions."""
+        return (self.fault, f"{self.times:,}", self.happened, str(self.violations), str(self.seed))
 
 
 def of_pair(row: Row, pair: Pair) -> Row:
@@ -81,17 +82,23 @@ class Result:
             raise AssertionError("\n".join(shown))
 
 
-def table(rows: Iterable[Row]) -> str:
-    """A Markdown table."""
-    lines = [_line(_HEAD), _line(["---"] * len(_HEAD)), *(_line(row.cells()) for row in rows)]
-    return "\n".join(lines) + "\n"
+def table(rows: Sequence[Row]) -> str:
+    """A Markdown table, below a line with the versions where they are the same for all rows, as they are in one run."""
+    different = {row.versions for row in rows}
+    if len(different) == 1:
+        return f"Versions: {different.pop()}.\n\n" + _table(_HEAD, [row.cells() for row in rows])
+    return _table((*_HEAD, "Versions"), [(*row.cells(), row.versions) for row in rows])
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join([_line(head), _line(["---"] * len(head)), *map(_line, rows)]) + "\n"
 
 
 def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
-def write_table(path: Path, rows: Iterable[Row]) -> None:
+def write_table(path: Path, rows: Sequence[Row]) -> None:
     """Replace what stands between the marks in a document, which are added at its end where they are missing."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     if BEGIN not in text:

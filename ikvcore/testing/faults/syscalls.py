@@ -37,10 +37,21 @@ _KINDS: Final = (
     "fdatasync",
     "fsync",
     "ftruncate",
-    "rename",
-    "unlink",
     "fallocate",
+    "rename",
+    "renameat",
+    "renameat2",
+    "unlink",
+    "unlinkat",
+    "rmdir",
+    "mkdir",
+    "mkdirat",
+    "mknodat",
+    "chmod",
+    "fchmod",
+    "fchmodat",
 )
+"""All calls that change files, in each of the forms that a C library may use; not every machine has all of them."""
 _HARMS: Final = {"EIO": "error=EIO", "ENOSPC": "error=ENOSPC", "kill": "signal=KILL"}
 _PATIENCE: Final = 90.0
 _BEFORE: Final = 80
@@ -125,6 +136,7 @@ def run(*, times: int | None, seed: int, directory: Path, pair: Pair) -> Result:
         with Apart(directory / role) as apart:
             stage = _stage(role, directory / role, apart, pair.backend)
             cases = list(_cases(stage))
+            calls = Counter(case.kind for case in cases)
             if times is not None:
                 cases = random.Random(f"{seed}/{role}").sample(cases, min(times, len(cases)))
             ends: Counter[str] = Counter()
@@ -133,7 +145,8 @@ def run(*, times: int | None, seed: int, directory: Path, pair: Pair) -> Result:
                 complaints = list(_case(stage, case, judge, ends))
                 wrong += bool(complaints)
                 violations += [f"{role}, {case}: {complaint}" for complaint in complaints]
-        happened = ", ".join(f"{count:,} {word}" for word, count in ends.most_common())
+        made = ", ".join(f"{count // len(_HARMS)} {kind}" for kind, count in calls.most_common())
+        happened = f"{', '.join(f'{count:,} {word}' for word, count in ends.most_common())}; of {made}"
         fault = f"a system call of {_NAMES[role]} fails or is the last"
         rows.append(Row(fault=fault, times=len(cases), happened=happened, violations=wrong, seed=seed))
     return Result(rows=rows, violations=violations)
@@ -165,7 +178,7 @@ def _cases(stage: _Stage) -> Iterator[_Case]:
     """Each call that a run without faults makes, with each harm."""
     stage.fresh()
     trace = stage.directory / "trace"
-    code, steps, said = stage.trace("-o", str(trace), "-e", f"trace={','.join(_KINDS)}")
+    code, steps, said = stage.trace("-o", str(trace), "-e", f"trace={','.join(f'?{kind}' for kind in _KINDS)}")
     if code != 0 or any(step not in (0, ACKNOWLEDGED) for step in steps):
         raise RuntimeError(f"a run without faults failed: {code} {steps} {said}")
     counts: Counter[tuple[str, str]] = Counter()

@@ -23,7 +23,7 @@ from ikvcore.testing.faults.program import given, play
 from ikvcore.testing.faults.recorder import Recorder, digest, row_fields
 from ikvcore.testing.faults.result import Result, Row
 from ikvcore.testing.faults.target import Pair, Target
-from ikvcore.testing.faults.worker import inspect
+from ikvcore.testing.faults.worker import inject, inspect
 from ikvcore.testing.faults.workload import Clock, Workload, perform, stamp
 from ikvcore.tokens import Token
 
@@ -37,11 +37,12 @@ _GRACE: Final = 60.0
 """Seconds after the end within which every thread has to be done, else it is a deadlock."""
 
 
-def run(*, seconds: float, seed: int, directory: Path, pair: Pair) -> Result:
-    """So many seconds of it, in a process of its own."""
+def run(*, seconds: float, seed: int, directory: Path, pair: Pair, fault: str | None = None) -> Result:
+    """So many seconds of it, in a process of its own. `fault`: FILE.py:FUNCTION that breaks something there first."""
     target = Target.make(directory, pair.with_durability("process-crash"), partitions=3)
     workload = Workload(seed=seed, keys=60)
-    ended = play(__name__, target, workload, str(seconds), patience=seconds + 3 * _GRACE)
+    arguments = [str(seconds), *([] if fault is None else [fault])]
+    ended = play(__name__, target, workload, *arguments, patience=seconds + 3 * _GRACE)
     violations = [*ended.wrong, *ended.answer.get("wrong", [])]
     if not violations:
         violations += map(str, Checker(target, workload).run())
@@ -150,7 +151,9 @@ class _Play:
 
 def main(arguments: Sequence[str]) -> int:
     """The program's exit status."""
-    target, workload, (seconds,) = given(arguments)
+    target, workload, (seconds, *faults) = given(arguments)
+    for fault in faults:
+        inject(fault)
     faulthandler.dump_traceback_later(float(seconds) + 2 * _GRACE, exit=True)
     playing = _Play(target, workload, float(seconds))
     threads = playing.threads()

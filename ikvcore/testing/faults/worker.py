@@ -42,7 +42,7 @@ from ikvcore.testing.faults.target import Target
 from ikvcore.testing.faults.workload import Clock, Workload, perform, stamp
 from ikvcore.tokens import Token
 
-__all__ = ["Job", "inspect", "load_file", "marks_path", "run", "run_writer"]
+__all__ = ["Job", "inject", "inspect", "load_file", "marks_path", "run", "run_writer"]
 
 STALL_SECONDS: Final = 8.0
 _EVERYTHING: Final = Projection(None)

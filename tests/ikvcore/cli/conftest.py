@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ikvcore import admin
+from ikvcore import _passkeys, admin
 
 IKV = Path(sys.executable).with_name("ikv")
 
@@ -26,7 +26,7 @@ def _account(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IKV_ACCOUNT_ID", "demo")
     monkeypatch.setenv("IKV_ACCOUNT_PASSKEY", "secret")
     # Accounts that this process makes: each start of the command looks at the passkey, slowly on purpose.
-    monkeypatch.setattr("ikvcore._passkeys._LOG_N", 1)
+    monkeypatch.setattr("ikvcore._passkeys._NOBODY", _passkeys._NOBODY._replace(log_n=6))  # what new hashes are made by
 
 
 @pytest.fixture

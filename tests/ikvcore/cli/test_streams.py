@@ -13,7 +13,8 @@ import pytest
 def shell(command: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the shell, in which $ikv is the program."""
     environment = {**os.environ, "ikv": str(Path(sys.executable).with_name("ikv"))}
-    return subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, timeout=120)
+    quoted = command.replace("$ikv", '"$ikv"')
+    return subprocess.run(["bash", "-c", quoted], env=environment, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("command", ["get profiles Alice --raw --field a", "scan profiles", "status profiles --json"])

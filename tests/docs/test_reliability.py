@@ -1,0 +1,29 @@
+"""docs/reliability.md names the seeded faults and checks that there are, and has a place for the table of faults."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from ikvcore.testing.faults.checker import CHECKS
+from ikvcore.testing.faults.result import BEGIN, END
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+
+
+def test_the_seeded_faults_are_those_of_the_tests() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "seeded_faults.py", "--check"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_checks_are_those_of_the_checker() -> None:
+    assert dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|$", PAGE, re.MULTILINE)) == CHECKS
+
+
+def test_the_table_of_faults_has_its_place() -> None:
+    assert PAGE.index(BEGIN) < PAGE.index(END)
