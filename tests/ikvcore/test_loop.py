@@ -104,7 +104,9 @@ def test_who_takes_over_from_the_one_that_writes_opens_the_storage_anew(tmp_path
     opened: list[str] = []
     lock, unused = Lock(), None
     lock.held = False
-    generations: Any = SimpleNamespace(damage=None, current=SimpleNamespace(storage="storage"), storage="storage")
+    generations: Any = SimpleNamespace(
+        damage=None, current=SimpleNamespace(storage="storage", directory=None), storage="storage"
+    )
     failures = [StorageError("its lock is still held")]
 
     def reopen() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ikvcore import _writer
 from ikvcore._damage import Damage
 from ikvcore.admin import list_stores
 from ikvcore.clientoptions import DEFAULT_BACKEND
@@ -16,7 +15,7 @@ from ikvcore.models import LogMessage
 from ikvcore.testing.faults.recorder import digest, row_fields
 from ikvcore.testing.faults.target import ACCOUNT, PASSKEY, Pair, Target
 from ikvcore.testing.faults.timeline import Log, Timeline
-from ikvcore.testing.faults.workload import Workload, perform, stamp
+from ikvcore.testing.faults.workload import Clock, Workload, perform, stamp
 from ikvcore.tokens import Token
 
 __all__ = ["HOME", "documents_of", "events_of", "make", "read_log", "read_replica", "sign_in", "suspect", "wrong_reads"]
@@ -24,13 +23,6 @@ __all__ = ["HOME", "documents_of", "events_of", "make", "read_log", "read_replic
 HOME: Final = "home"
 _WORK: Final = Workload(seed=7, keys=300, payload=40)
 _PATIENCE: Final = 60.0
-
-
-class _Clock:
-    now = 0
-
-    def time_ns(self) -> int:
-        return self.now
 
 
 def make(directory: str, calls: int, first: int = 0, backend: str = DEFAULT_BACKEND) -> dict[str, Any]:
@@ -53,8 +45,7 @@ def sign_in(target: Mapping[str, Any]) -> int:
 
 
 def _write(target: Target, first: int, calls: int) -> Token:
-    clock, token = _Clock(), Token()
-    _writer.time = clock  # type: ignore[assignment, attr-defined]
+    clock, token = Clock.take_over(), Token()
     with create_new_writer(target.options()) as writer:
         for number in range(first, first + calls):
             clock.now = stamp(0, number)

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ikvcore import _ingest, _writer
+from ikvcore import _ingest
 from ikvcore.errors import IKVError, TransportError
 from ikvcore.factory import create_new_reader, create_new_writer
 from ikvcore.testing.faults.corruption_victim import documents_of, events_of, suspect, wrong_reads
 from ikvcore.testing.faults.target import Pair, Target
 from ikvcore.testing.faults.timeline import Log
-from ikvcore.testing.faults.workload import Workload, perform, stamp
+from ikvcore.testing.faults.workload import Clock, Workload, perform, stamp
 from ikvcore.testing.faults.workload import expected as expected_of
 
 __all__ = ["CALLS", "count_events", "expected", "make", "open_logs", "open_replicas", "write_ahead"]
@@ -29,16 +29,8 @@ _BEFORE: Final = 60
 _WORK: Final = Workload(seed=11, keys=120, payload=30)
 
 
-class _Clock:
-    now = 0
-
-    def time_ns(self) -> int:
-        return self.now
-
-
 def _write(target: Target, first: int, calls: int, acknowledgements: int | None) -> None:
-    clock = _Clock()
-    _writer.time = clock  # type: ignore[assignment, attr-defined]
+    clock = Clock.take_over()
     writer = create_new_writer(target.options())
     writer.startup()
     for number in range(first, first + calls):

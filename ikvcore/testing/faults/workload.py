@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple
@@ -54,6 +55,7 @@ class Clock(threading.local):
     """Tells writers, in place of the time, whose call it is: a thread sets `now` before each of its calls."""
 
     now = 0
+    perf_counter = staticmethod(time.perf_counter)
 
     def time_ns(self) -> int:
         """See time.time_ns."""
