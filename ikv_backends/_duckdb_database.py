@@ -175,11 +175,13 @@ class DuckdbDatabase:
 
     def _keep_wal(self) -> None:
         """Make the log file's name durable once it is new: DuckDB syncs its content alone."""
-        with suppress(FileNotFoundError):  # there was a checkpoint
+        try:
             inode = (self.directory / f"{_FILE}.wal").stat().st_ino
-            if inode != self._wal:
-                _sync_directory(self.directory)
-                self._wal = inode
+        except FileNotFoundError:  # there was a checkpoint
+            inode = 0
+        if inode not in (0, self._wal):
+            _sync_directory(self.directory)
+        self._wal = inode
 
     def checkpoint(self) -> bool:
         """Give deleted rows' space back, which DuckDB does only while nobody reads; False where somebody does."""
@@ -187,6 +189,7 @@ class DuckdbDatabase:
             if not alone or self.running:
                 return False
             try:
+                self._wal = 0  # the next one may get the same inode
                 self._usable().execute("CHECKPOINT")
             except duckdb.Error as exc:
                 raise self._failure("written", exc) from exc
@@ -249,7 +252,7 @@ class DuckdbDatabase:
         with self._writing, self._all_alone():
             if not self._suspect:  # another thread did it while this one waited
                 return
-            root, self._root = self._usable(), None
+            root, self._root, self._wal = self._usable(), None, 0
             self._close_spares()
             root.close()
             # Closed for good if it cannot be opened now: a later call says so, and so does a new client.
