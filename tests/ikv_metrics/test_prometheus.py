@@ -203,7 +203,8 @@ def test_the_installed_exporter_fills_the_default_registry_of_the_process(tmp_pa
             flush(30)
             import prometheus_client
             text = prometheus_client.generate_latest().decode()
-            print(*sorted(line.split("{")[0] for line in text.splitlines() if line.startswith("ikv_reads_total")))
+            names = sorted(line.split("{")[0] for line in text.splitlines() if line.startswith("ikv_reads_total"))
+            print(*names, flush=True)  # or the child has it too
             child = os.fork()
             if child == 0:
                 text = prometheus_client.generate_latest().decode()
