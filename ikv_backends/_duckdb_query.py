@@ -26,10 +26,10 @@ _NOT_ITS_OWN: Final = (
 
 def run_query(database: DuckdbDatabase, sql: str, parameters: Sequence[Any] | Mapping[str, Any]) -> Any:
     """A pyarrow Table. Raises QueryError, StorageError."""
-    statement = _only_select(sql)
+    statement, given = _only_select(sql), _as_given(sql, parameters)
     with database.querying() as cursor:
         try:
-            relation = cursor.sql(statement, params=_as_given(parameters))
+            relation = cursor.sql(statement, params=given)
             return relation.to_arrow_table()
         except _NOT_ITS_OWN:
             raise
@@ -52,5 +52,9 @@ def _only_select(sql: object) -> duckdb.Statement:
     return statement
 
 
-def _as_given(parameters: object) -> Any:
-    return dict(parameters) if isinstance(parameters, Mapping) else list(parameters)  # type: ignore[call-overload]
+def _as_given(sql: str, parameters: object) -> dict[str, Any] | list[Any]:
+    if isinstance(parameters, Mapping):
+        return dict(parameters)
+    if isinstance(parameters, Sequence) and not isinstance(parameters, str | bytes):  # whose letters would be values
+        return list(parameters)
+    raise QueryError(sql, f"its parameters are a sequence or a mapping of values, not {type(parameters).__name__}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,6 +95,19 @@ def test_anything_else_is_refused_and_changes_nothing(store: LiveStore, sql: str
 def test_a_query_that_is_no_text_is_refused(store: LiveStore) -> None:
     with pytest.raises(QueryError, match="not int"):
         store.reader.query(7)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("parameters", [5, None, "12", b"12", {1}])
+def test_parameters_that_are_no_list_of_values_are_refused(store: LiveStore, parameters: Any) -> None:
+    """A text too: its letters would be taken for the values."""
+    with pytest.raises(QueryError, match="its parameters are a sequence or a mapping"):
+        store.reader.query("SELECT ? || ?", parameters)
+
+
+@pytest.mark.parametrize("value", [object(), {"a": object()}, 1 << 200, "\ud800"])
+def test_a_value_that_the_engine_does_not_know_is_refused(store: LiveStore, value: object) -> None:
+    with pytest.raises(QueryError):
+        store.reader.query("SELECT ?", [value])
 
 
 def test_ingest_goes_on_beside_a_query_that_does_not_end(store: LiveStore) -> None:
