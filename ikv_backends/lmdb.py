@@ -31,8 +31,8 @@ class LmdbOptions:
 
     durability: str = "power-loss"
     """"power-loss": commits are synced. "process-crash": the operating system writes them when it likes, which is
-    faster;
-    after a power loss the replica may have to be rebuilt from the log."""
+    faster; after a power loss the replica may have to be rebuilt from the log.
+    """
 
     def __post_init__(self) -> None:
         if Durability.parse(self.durability) is Durability.NONE:

@@ -37,13 +37,6 @@ FILE = "replica.duckdb"
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    path = tmp_path / "gen-1"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
 def storage(directory: Path) -> Iterator[DuckdbStorage]:
     storage = opened(directory)
     yield storage

@@ -32,13 +32,6 @@ PATIENCE = 60.0
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    path = tmp_path / "gen-1"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
 def storage(directory: Path) -> Iterator[LmdbStorage]:
     storage = LmdbStorage(directory, LmdbOptions(durability="process-crash"))
     yield storage

@@ -26,13 +26,6 @@ FAST = RocksdbOptions(durability="process-crash")
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    path = tmp_path / "gen-1"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
 def storage(directory: Path) -> Iterator[RocksdbStorage]:
     storage = RocksdbStorage(directory, FAST)
     yield storage

@@ -28,13 +28,6 @@ FAST = SqliteOptions(durability="process-crash")
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    path = tmp_path / "gen-1"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
 def storage(directory: Path) -> Iterator[SqliteStorage]:
     storage = SqliteStorage(directory, FAST)
     yield storage
