@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, Self, TypeAlias
 
 from ikvcore.errors import InvalidOptionError
 from ikvcore.fields import FieldBytes, FieldType, Value
@@ -69,48 +69,39 @@ Cursor: TypeAlias = bytes
 """Where a scan goes on; opaque to its caller."""
 
 
-class Durability(enum.IntEnum):
-    """What a commit survives. Levels are lower bounds."""
+class _Level(enum.IntEnum):
+    """Levels of which a plugin declares one, and an application may require one as the least."""
+
+    @property
+    def word(self) -> str:
+        """The name used in options and docs, such as process-crash."""
+        return self.name.lower().replace("_", "-")
+
+    @classmethod
+    def parse(cls, word: str) -> Self:
+        """The level of a word; InvalidOptionError lists the words."""
+        for level in cls:
+            if level.word == word:
+                return level
+        raise InvalidOptionError(cls.__name__.lower(), word, f"use one of {', '.join(level.word for level in cls)}")
+
+
+class Durability(_Level):
+    """What a commit survives: none, process-crash or power-loss. Levels are lower bounds."""
 
     NONE = 0
     PROCESS_CRASH = 1
     POWER_LOSS = 2
 
-    @property
-    def word(self) -> str:
-        """The name used in options and docs: none, process-crash, power-loss."""
-        return self.name.lower().replace("_", "-")
 
-    @classmethod
-    def parse(cls, word: str) -> Durability:
-        """The level of a word; InvalidOptionError lists the words."""
-        for level in cls:
-            if level.word == word:
-                return level
-        raise InvalidOptionError("durability", word, f"use one of {', '.join(level.word for level in cls)}")
-
-
-class Sharing(enum.IntEnum):
-    """Which processes may have one generation directory open at once. Levels are lower bounds."""
+class Sharing(_Level):
+    """Which processes may have a generation open at once: one-process, followers, shared. Levels are lower bounds."""
 
     ONE_PROCESS = 0
     FOLLOWERS = 1
     """One process writes; others read beside it, and see what it wrote once they have caught up: see Follower."""
     SHARED = 2
     """All may read and write, and see each commit at once."""
-
-    @property
-    def word(self) -> str:
-        """The name used in options and docs: one-process, followers, shared."""
-        return self.name.lower().replace("_", "-")
-
-    @classmethod
-    def parse(cls, word: str) -> Sharing:
-        """The level of a word; InvalidOptionError lists the words."""
-        for level in cls:
-            if level.word == word:
-                return level
-        raise InvalidOptionError("sharing", word, f"use one of {', '.join(level.word for level in cls)}")
 
 
 class Secret:
