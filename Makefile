@@ -17,6 +17,7 @@
 PYTHON = python3
 ARGS =
 # Most of a test is waiting: for a disk, a process, a moment. So there are more at a time than this machine's processors.
+# A file goes to one process; in the order of their names the slow ones (docs, examples, faults) come first.
 JOBS = 3
 
 PY = .venv/bin/python
@@ -48,7 +49,7 @@ types: venv lint
 
 # Last, so that the last lines say what did not run.
 pytest: venv types
-	$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 demo: venv
 	$(PY) examples/flights/demo.py
