@@ -388,9 +388,10 @@ class LmdbEnvironment:
     def _reopen(self) -> None:
         if not self._suspect:  # another thread did it while this one waited
             return
+        self.begin = self.begin_read  # which waits until this is done: reads go on
         self._usable().close()
         # Closed for good if it cannot be opened now: a later call says so, and so does a new client.
-        self._env, self.begin = None, self._refuse
+        self._env = None
         self.check_file()
         self._env = self._open(create=False)
         self.begin = self._env.begin

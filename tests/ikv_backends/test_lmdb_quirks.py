@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -241,6 +242,35 @@ def test_after_a_failed_commit_the_next_one_works(storage: LmdbStorage, monkeypa
     put(storage, a=b"3")
     assert get(storage, b"a") == b"3"
     assert environment._env is not before
+
+
+def test_reads_wait_for_an_environment_that_is_opened_anew(
+    storage: LmdbStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk makes the ingester do that again and again, and what is there must be read all the same."""
+    put(storage, a=b"1")
+    environment = storage._environment
+    assert environment is not None
+    opening, open_now, really_open = threading.Event(), threading.Event(), environment._open
+
+    def open_slowly(create: bool) -> object:
+        opening.set()
+        assert open_now.wait(PATIENCE)
+        return really_open(create)
+
+    monkeypatch.setattr(environment, "_open", open_slowly)
+    environment._suspect = True
+    with ThreadPoolExecutor(2) as pool:
+        write = pool.submit(put, storage, b=b"2")
+        try:
+            assert opening.wait(PATIENCE)
+            read = pool.submit(get, storage, b"a")
+            assert not wait([read], timeout=0.1).done
+        finally:
+            open_now.set()
+        assert read.result(PATIENCE) == b"1"
+        write.result(PATIENCE)
+    assert get(storage, b"b") == b"2"
 
 
 def test_a_refused_commit_ends_beside_busy_readers(directory: Path) -> None:
