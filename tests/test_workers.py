@@ -130,6 +130,11 @@ class Worker:
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
 
+    def stop(self) -> None:
+        """Until it is sent SIGCONT; it has stopped when this returns, which a signal alone does not say."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait(PATIENCE)
@@ -424,7 +429,7 @@ def test_a_stopped_ingester_is_replaced_and_follows_when_it_goes_on(store: Store
     store.put({"id": "a", "n": 0})
     workers = {worker.pid: worker for worker in store.ready(3)}
     stopped = workers[store.ingester()]
-    os.kill(stopped.pid, signal.SIGSTOP)
+    stopped.stop()
     store.put({"id": "a", "n": 1}, {"id": "b", "new": 1})
     others = [worker for worker in workers.values() if worker is not stopped]
     for worker in others:
@@ -451,7 +456,7 @@ def test_where_one_process_writes_a_stopped_one_is_told_of_and_waited_for(store:
     workers = {worker.pid: worker for worker in store.ready(2)}
     stopped = workers[store.ingester()]
     (other,) = (worker for worker in workers.values() if worker is not stopped)
-    os.kill(stopped.pid, signal.SIGSTOP)
+    stopped.stop()
     token = store.put({"id": "a", "n": 1})
     kind, message = other.ask(f"wait {token}")
     assert kind == "IngestHaltedError"
@@ -463,7 +468,7 @@ def test_where_one_process_writes_a_stopped_one_is_told_of_and_waited_for(store:
     os.kill(stopped.pid, signal.SIGCONT)
     eventually(lambda: other.ask("state")["health"] == "ready", "it is heard of again")
     store.check(other)
-    os.kill(stopped.pid, signal.SIGSTOP)
+    stopped.stop()
     stopped.kill()
     store.put({"id": "b", "n": 2})
     store.check(other)

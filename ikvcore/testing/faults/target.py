@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -23,6 +24,7 @@ __all__ = ["ACCOUNT", "PASSKEY", "Pair", "Target"]
 ACCOUNT: Final = "faults"
 PASSKEY: Final = "faults-passkey"
 _numbers: Final = itertools.count(1)
+_making: Final = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +143,10 @@ class Target:
 @contextmanager
 def _quickly_verified() -> Iterator[None]:
     """An account that is made meanwhile has a passkey that takes no time to verify, as thousands of processes do."""
-    before = _passkeys._NOBODY  # its parameters are those of a new hash
-    vars(_passkeys)["_NOBODY"] = before._replace(log_n=6)
-    try:
-        yield
-    finally:
-        vars(_passkeys)["_NOBODY"] = before
+    with _making:  # of two threads in here the one would put back what the other has put there
+        before = _passkeys._NOBODY  # its parameters are those of a new hash
+        vars(_passkeys)["_NOBODY"] = before._replace(log_n=6)
+        try:
+            yield
+        finally:
+            vars(_passkeys)["_NOBODY"] = before
