@@ -54,6 +54,7 @@ class Readers:
         """Tell of this reader too. One that is started again counts on where it was."""
         labels = (event.store_name, event.account_id, "" if event.mount is None else str(event.mount))
         with self._lock:
+            self._without_the_dead()  # it may never be scraped
             self._known[event.reads] = _Known(labels, weakref.ref(event.reader), event.reads)
 
     def describe(self) -> list[Metric]:

@@ -20,7 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from ikv_metrics.prometheus import Exporter, MetricsServer, serve
 from ikvcore.clientoptions import ClientOptionsBuilder
 from ikvcore.errors import IngestHaltedError
-from ikvcore.factory import create_new_writer
+from ikvcore.factory import create_new_reader, create_new_writer
+from ikvcore.health import ReadCount
 from ikvcore.observing import flush
 from ikvcore.testing._live import LiveStore, document
 from ikvcore.testing.fixtures import EphemeralStore
@@ -159,6 +160,29 @@ def test_readers_come_and_go_and_their_reads_stay(server: tuple[Exporter, Metric
         scraped = Scraped(served.port)
         assert scraped.value("ikv_reads_total") == 3
         assert scraped.values("ikv_health") == []
+
+
+def test_readers_that_are_gone_leave_nothing_where_nobody_scrapes(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    exporter = Exporter(registry)
+    with LiveStore(backend="memory", transport="memory", directory=tmp_path) as store:
+        options = observed(store, exporter).build()
+
+        def come_and_go(times: int) -> int:
+            for _ in range(times):
+                with create_new_reader(options) as reader:
+                    reader.get_value("a", "n")
+                del reader
+                gc.collect()
+            flush(PATIENCE)
+            gc.collect()
+            return sum(isinstance(each, ReadCount) for each in gc.get_objects())
+
+        come_and_go(3)
+        before = come_and_go(3)
+        assert come_and_go(20) <= before
+    (reads,) = (metric for metric in registry.collect() if metric.name == "ikv_reads")
+    assert sum(sample.value for sample in reads.samples) == 26
 
 
 def test_a_reader_that_cannot_tell_its_figures_still_tells_its_health(
