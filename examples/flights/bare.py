@@ -17,6 +17,7 @@ Documents = Iterable[tuple[bytes, bytes]]
 _TABLE = "CREATE TABLE documents (id BLOB PRIMARY KEY, document BLOB)"
 _INSERT = "INSERT INTO documents VALUES (?, ?)"
 _GET = "SELECT document FROM documents WHERE id = ?"
+_GET_MANY = "SELECT id, document FROM documents WHERE id IN ({})"
 
 
 class Bare(NamedTuple):
@@ -72,8 +73,7 @@ def bare_sqlite(directory: Path, documents: Documents) -> Bare:
         return connection.execute(_GET, [key]).fetchone()
 
     def get_many(keys: Sequence[bytes]) -> Any:
-        marks = ",".join("?" * len(keys))
-        return connection.execute(f"SELECT id, document FROM documents WHERE id IN ({marks})", keys).fetchall()
+        return connection.execute(_GET_MANY.format(",".join("?" * len(keys))), keys).fetchall()
 
     return Bare("SQLite", get, get_many, connection.close)
 
@@ -94,8 +94,7 @@ def bare_duckdb(directory: Path, documents: Documents) -> Bare:
         return connection.execute(_GET, [key]).fetchone()
 
     def get_many(keys: Sequence[bytes]) -> Any:
-        sought = "SELECT id, document FROM documents WHERE id IN (SELECT unnest(?::BLOB[]))"
-        return connection.execute(sought, [list(keys)]).fetchall()
+        return connection.execute(_GET_MANY.format(",".join("?" * len(keys))), keys).fetchall()
 
     return Bare("DuckDB", get, get_many, connection.close)
 
