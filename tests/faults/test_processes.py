@@ -24,6 +24,8 @@ WAYS = (
 )
 """What tests/test_forks.py does not play, call by call; `make faults` plays all the ways that there are."""
 
+ALONE = ("damaged-logs", "hostile-bytes")
+
 
 def short(name: str, directory: Path) -> Result:
     campaign = CAMPAIGNS[name]
@@ -158,11 +160,44 @@ def test_the_table_replaces_the_one_before(tmp_path: Path) -> None:
 
 def test_the_table_says_which_backend_and_what_is_not_run_on_it(tmp_path: Path) -> None:
     table = tmp_path / "reliability.md"
-    given = ["--backend", "rocksdb", "--only", "power-losses", "--table", str(table), "--directory", str(tmp_path)]
+    given = ["--backend", "rocksdb", "--only", "damaged-logs", "--table", str(table), "--directory", str(tmp_path)]
     assert main(given) == 0
-    (row,) = [line for line in table.read_text().splitlines() if "power-losses" in line]
-    assert row.startswith("| rocksdb: power-losses | 0 | NOT RUN: ")
+    (row,) = [line for line in table.read_text().splitlines() if "damaged-logs" in line]
+    assert row.startswith("| rocksdb: damaged-logs | 0 | NOT RUN: ")
     assert "rocksdict" in table.read_text()
+
+
+@pytest.mark.parametrize(
+    ("backend", "why"),
+    [
+        ("lmdb", {}),
+        ("sqlite", {"damaged-logs": "no replica", "hostile-bytes": "no replica", "power-losses": "one file"}),
+        (
+            "duckdb",
+            {
+                "damaged-logs": "no replica",
+                "hostile-bytes": "no replica",
+                "killed-readers": "sharing is one-process",
+                "takeover": "sharing is one-process",
+                "pinned-pages": "sharing is one-process",
+                "power-losses": "one file",
+            },
+        ),
+        ("memory", dict.fromkeys(CAMPAIGNS, "keeps nothing in files") | dict.fromkeys(ALONE, "no replica")),
+    ],
+)
+def test_a_campaign_is_left_out_where_it_cannot_be(backend: str, why: dict[str, str]) -> None:
+    found = {name: campaign.why_not(Pair(backend=backend)) for name, campaign in CAMPAIGNS.items()}
+    assert {name for name, said in found.items() if said} == why.keys()
+    assert all(word in found[name] for name, word in why.items())
+
+
+def test_a_child_beside_its_parent_is_told_who_has_the_mount_of_a_backend_for_one_process(tmp_path: Path) -> None:
+    result = children.run(
+        times=1, seed=1, directory=tmp_path / "children", pair=Pair(backend="duckdb"), ways=["spawn, daemon"]
+    )
+    result.require()
+    assert "MountBusyError" in result.rows[0].happened
 
 
 def test_rows_of_different_versions_tell_their_own() -> None:

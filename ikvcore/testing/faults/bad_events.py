@@ -47,10 +47,10 @@ def run(*, times: int, seed: int, directory: Path, pair: Pair) -> Result:
     """`times` logs."""
     violations: list[str] = []
     bad = 0
-    with Apart(directory) as apart:
+    with Apart(directory, pair) as apart:
         for number in range(times):
             place = directory / f"log-{number}"
-            arguments: dict[str, Any] = {"directory": str(place), "seed": seed + number}
+            arguments: dict[str, Any] = {"directory": str(place), "seed": seed + number, "pair": pair.to_json()}
             ended = apart.run(f"{__name__}:play", home=place.with_suffix(".home"), **arguments)
             wrong = [f"{ended}\n{ended.trace}"] if ended.value is None else ended.value["wrong"]
             bad += 0 if ended.value is None else ended.value["bad"]
@@ -62,9 +62,9 @@ def run(*, times: int, seed: int, directory: Path, pair: Pair) -> Result:
     return Result(rows=[row], violations=violations)
 
 
-def play(directory: str, seed: int) -> dict[str, Any]:
+def play(directory: str, seed: int, pair: dict[str, Any]) -> dict[str, Any]:
     """One log, and what was wrong with its replicas."""
-    target = Target.make(Path(directory), Pair().with_durability("process-crash"), partitions=_PARTITIONS)
+    target = Target.make(Path(directory), Pair(**pair).with_durability("process-crash"), partitions=_PARTITIONS)
     halting, passing = target.options("halting"), target.options("passing", on_bad_event="quarantine")
     dice = random.Random(f"bad/{seed}")
     with create_new_reader(halting) as reader, create_new_reader(passing) as other:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ikvcore._registry import load_backend
+from ikvcore.models import Sharing
 from ikvcore.testing.faults.result import Result
 from ikvcore.testing.faults.target import Pair
 
@@ -22,14 +24,23 @@ class Campaign:
     short: Mapping[str, Any] = field(default_factory=dict)
     full: Mapping[str, Any] = field(default_factory=dict)
 
+    sharing: Sharing = Sharing.ONE_PROCESS
+    """How far processes have to share a mount for it."""
+    of_replicas: bool = True
+    """Whether a replica has a part in it. If none has, it is run on the turn of the default backend alone."""
     elsewhere: Mapping[str, str] = field(default_factory=dict)
-    """Backends that it cannot be run on, each with the reason; "*" stands for all but the default one."""
+    """Further backends that it cannot be run on, each with the reason."""
 
     def why_not(self, pair: Pair) -> str:
         """Why it is not run on this pair; "" where it is."""
-        if pair.backend == Pair().backend:
-            return ""
-        return self.elsewhere.get(pair.backend) or self.elsewhere.get("*", "")
+        if not self.of_replicas:
+            return "" if pair.is_default else "no replica has a part in it: it is run once, beside the default backend"
+        info = load_backend(pair.backend).info
+        if info.volatile:
+            return "the backend keeps nothing in files, and nothing of it outlives its process"
+        if info.sharing < self.sharing:
+            return f"it needs several processes on a mount, and the backend's sharing is {info.sharing.word}"
+        return self.elsewhere.get(pair.backend, "")
 
     def load(self) -> Callable[..., Result]:
         """The function itself."""
@@ -39,15 +50,22 @@ class Campaign:
 
 
 _HERE: Final = "ikvcore.testing.faults"
-_NO_REPLICA: Final = {"*": "nothing of a replica's engine is harmed by it: it is run once, on the default backend"}
-_LMDB_FILE: Final = {"*": "it is written for LMDB's one file of pages"}
 
 CAMPAIGNS: Final[dict[str, Campaign]] = {
     "killed-writers": Campaign(function=f"{_HERE}.kills:writers", short={"times": 12}, full={"times": 500}),
     "killed-ingesters": Campaign(function=f"{_HERE}.kills:ingesters", short={"times": 12}, full={"times": 500}),
-    "killed-readers": Campaign(function=f"{_HERE}.kills:readers", short={"times": 12}, full={"times": 500}),
-    "takeover": Campaign(function=f"{_HERE}.takeover:run", short={"times": 1, "slack": 3.0}, full={"times": 50}),
-    "pinned-pages": Campaign(function=f"{_HERE}.pinned:run", short={"times": 20}, full={"times": 1000}),
+    "killed-readers": Campaign(
+        function=f"{_HERE}.kills:readers", short={"times": 12}, full={"times": 500}, sharing=Sharing.FOLLOWERS
+    ),
+    "takeover": Campaign(
+        function=f"{_HERE}.takeover:run",
+        short={"times": 1, "slack": 3.0},
+        full={"times": 50},
+        sharing=Sharing.FOLLOWERS,
+    ),
+    "pinned-pages": Campaign(
+        function=f"{_HERE}.pinned:run", short={"times": 20}, full={"times": 1000}, sharing=Sharing.FOLLOWERS
+    ),
     "threads": Campaign(function=f"{_HERE}.threads:run", short={"seconds": 4.0}, full={"seconds": 120.0}),
     "children": Campaign(function=f"{_HERE}.children:run", short={"times": 1}, full={"times": 10}),
     "leaks": Campaign(
@@ -63,13 +81,10 @@ CAMPAIGNS: Final[dict[str, Campaign]] = {
         function=f"{_HERE}.corruption:logs",
         short={"flips": 6, "cuts": 3},
         full={"flips": 300, "cuts": 100},
-        elsewhere=_NO_REPLICA,
+        of_replicas=False,
     ),
     "damaged-manifests": Campaign(
-        function=f"{_HERE}.corruption:manifests",
-        short={"flips": 8, "cuts": 4},
-        full={"flips": 300, "cuts": 100},
-        elsewhere=_NO_REPLICA,
+        function=f"{_HERE}.corruption:manifests", short={"flips": 8, "cuts": 4}, full={"flips": 300, "cuts": 100}
     ),
     "bad-events": Campaign(function=f"{_HERE}.bad_events:run", short={"times": 3}, full={"times": 200}),
     "changed-logs": Campaign(function=f"{_HERE}.changed_logs:run", short={"times": 1}, full={"times": 30}),
@@ -79,10 +94,10 @@ CAMPAIGNS: Final[dict[str, Campaign]] = {
         function=f"{_HERE}.powerloss:run",
         short={"variants": 1, "every": 60},
         full={"variants": 4, "every": 1},
-        elsewhere=_LMDB_FILE,
+        elsewhere=dict.fromkeys(("sqlite", "rocksdb", "duckdb"), "it is written for LMDB's one file of pages"),
     ),
     "hostile-bytes": Campaign(
-        function=f"{_HERE}.hostile:run", short={"times": 10_000}, full={"times": 1_000_000}, elsewhere=_NO_REPLICA
+        function=f"{_HERE}.hostile:run", short={"times": 10_000}, full={"times": 1_000_000}, of_replicas=False
     ),
 }
 """By the name that `--only` takes, in the order in which they are run and shown."""

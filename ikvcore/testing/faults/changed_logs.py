@@ -44,14 +44,14 @@ Documents = dict[str, str | None]
 def run(*, times: int, seed: int, directory: Path, pair: Pair) -> Result:
     """`times` logs for each change, and each way to have followed it."""
     rows, violations = [], []
-    with Apart(directory) as apart:
+    with Apart(directory, pair) as apart:
         for change in CHANGES:
             told: Counter[str] = Counter()
             wrong: list[str] = []
             for number in range(times):
                 place = directory / f"{change.replace(' ', '-')}-{number}"
                 arguments: dict[str, Any] = {"directory": str(place), "change": change, "seed": seed + number}
-                ended = apart.run(f"{__name__}:play", home=place.with_suffix(".home"), **arguments)
+                ended = apart.run(f"{__name__}:play", home=place.with_suffix(".home"), **arguments, pair=pair.to_json())
                 found = ended.value or {"told": [], "wrong": [f"{ended}\n{ended.trace}"]}
                 told.update(found["told"])
                 wrong += [f"a log that was {change}, number {number}: {each}" for each in found["wrong"]]
@@ -66,8 +66,8 @@ def run(*, times: int, seed: int, directory: Path, pair: Pair) -> Result:
 class _Play:
     """A store whose log is changed: some calls are copied, all of them followed by one mount, some by another."""
 
-    def __init__(self, directory: Path, seed: int) -> None:
-        self.target = Target.make(directory, Pair().with_durability("process-crash"), partitions=_PARTITIONS)
+    def __init__(self, directory: Path, seed: int, pair: Pair) -> None:
+        self.target = Target.make(directory, pair.with_durability("process-crash"), partitions=_PARTITIONS)
         self.dice = random.Random(f"changed/{seed}")
         self._work = Workload(seed=seed, keys=_KEYS, upserts_only=True)
         self._clock = Clock.take_over()
@@ -184,9 +184,9 @@ class _Play:
                 self.told.append(f"followed while it was: {type(exc).__name__}")
 
 
-def play(directory: str, change: str, seed: int) -> dict[str, Any]:
+def play(directory: str, change: str, seed: int, pair: dict[str, Any]) -> dict[str, Any]:
     """One log: who was told what, and what was wrong."""
-    game = _Play(Path(directory), seed)
+    game = _Play(Path(directory), seed, Pair(**pair))
     CHANGES[change](game)
     return {"told": game.told, "wrong": game.wrong}
 

@@ -26,6 +26,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from ikvcore._registry import load_backend
+from ikvcore.models import Sharing
 from ikvcore.testing.faults import offspring
 from ikvcore.testing.faults.checker import Checker
 from ikvcore.testing.faults.program import Ended, given, play
@@ -41,6 +43,7 @@ __all__ = ["WAYS", "run"]
 _PATIENCE: Final = 60.0
 _WORKS: Final = "works"
 _REFUSED: Final = "ForkedError"
+_BUSY: Final = "MountBusyError"
 _TOGETHER: Final = 3
 
 WAYS: Final = {
@@ -64,6 +67,18 @@ WAYS: Final = {
     "gunicorn --preload, opened in post_fork": _WORKS,
 }
 """What is to come of each."""
+
+_BESIDE_THE_PARENT: Final = frozenset(way for way in WAYS if "spawn" in way or "forkserver" in way)
+"""Ways whose children open the mount that their parent has open."""
+
+
+def _due(way: str, pair: Pair) -> str:
+    """What is to come of a way: where a mount is one process's at a time, it is said who has it."""
+    return _BUSY if way in _BESIDE_THE_PARENT and _alone(pair) else WAYS[way]
+
+
+def _alone(pair: Pair) -> bool:
+    return load_backend(pair.backend).info.sharing is Sharing.ONE_PROCESS
 
 
 def run(
@@ -95,9 +110,8 @@ def run(
     for way in chosen:
         wrong = [f"{way}: {each}" for (played, _), (_, out) in found.items() if played == way for each in out]
         children = sum(count for (played, _), (count, _) in found.items() if played == way)
-        happened = (
-            f"{children} children: {'works' if WAYS[way] == _WORKS else 'ForkedError at once'}; the parent goes on"
-        )
+        due = _due(way, pair)
+        happened = f"{children} children: {due}{' at once' * (due == _REFUSED)}; the parent goes on"
         rows.append(Row(fault=way, times=times, happened=happened, violations=len(wrong), seed=seed))
         violations += wrong
     return Result(rows=rows, violations=violations, not_run=not_run)
@@ -112,7 +126,7 @@ def _once(way: str, target: Target, seed: int, fault: str | None) -> tuple[int, 
         else play(__name__, target, workload, way, *([] if fault is None else [fault]), patience=_PATIENCE)
     )
     outcomes = ended.answer.get("outcomes", [])
-    wrong = [*ended.wrong, *(f"a child: {outcome}" for outcome in outcomes if outcome != WAYS[way])]
+    wrong = [*ended.wrong, *(f"a child: {outcome}" for outcome in outcomes if outcome != _due(way, target.pair))]
     if not outcomes:
         wrong.append("no child told anything")
     if not wrong:
@@ -139,12 +153,13 @@ class _OnSocket(http.client.HTTPConnection):
 
 
 def _gunicorn(way: str, target: Target, workload: Workload) -> Ended:
-    """Start it with two workers, ask it a few times, stop it in good order."""
+    """Start it with two workers, or one where no more may have the mount; ask it a few times, stop it in good order."""
     with tempfile.TemporaryDirectory() as place:  # a short path: sockets allow no long ones
         address = f"{place}/socket"
         module = "ikvcore.testing.faults._wsgi"
+        workers = "1" if _alone(target.pair) else "2"
         opened = "post_fork" if way.endswith("post_fork") else "import"
-        command = [sys.executable, "-m", "gunicorn", f"{module}:application", "-w", "2", "-b", f"unix:{address}"]
+        command = [sys.executable, "-m", "gunicorn", f"{module}:application", "-w", workers, "-b", f"unix:{address}"]
         # The module of hooks is imported by the master too, so it is only given where nothing is opened at import.
         command += ["-c", f"python:{module}"] if opened == "post_fork" else []
         command += ["--preload"] if "--preload" in way else []

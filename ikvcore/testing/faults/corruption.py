@@ -56,12 +56,12 @@ class _Copies:
     target: Mapping[str, Any] = field(default_factory=dict)
     events: Mapping[str, list[str]] = field(default_factory=dict)
     documents: Mapping[str, str] = field(default_factory=dict)
-    backend: str = Pair().backend
+    pair: Pair = field(default_factory=Pair)
 
     def make(self) -> None:
         """Make the victim."""
         made = self.apart.run(
-            f"{_VICTIM}:make", home=self.home, directory=str(self.directory), calls=_CALLS, backend=self.backend
+            f"{_VICTIM}:make", home=self.home, directory=str(self.directory), calls=_CALLS, pair=self.pair.to_json()
         )
         if made.value is None:
             raise RuntimeError(f"the victim could not be made: {made} {made.trace}")
@@ -108,12 +108,12 @@ def replicas(*, flips: int, cuts: int, seed: int, directory: Path, pair: Pair) -
         suspect(copies.mount)
         files = Target.from_json(copies.target).replica_files()
         # LMDB's other file holds its readers alone. Large files are chosen more often, and each now and then.
-        return files[0] if pair.backend == Pair().backend else dice.choice([files[0], *files])
+        return files[0] if pair.is_default else dice.choice([files[0], *files])
 
     def look(copies: _Copies) -> Ended:
         return copies.read("read_replica", expected=copies.documents, more=_MORE)
 
-    return _campaign("replica", damage, look, _judge_replica, flips, cuts, seed, directory, pair.backend)
+    return _campaign("replica", damage, look, _judge_replica, flips, cuts, seed, directory, pair)
 
 
 def logs(*, flips: int, cuts: int, seed: int, directory: Path, pair: Pair) -> Result:
@@ -126,7 +126,7 @@ def logs(*, flips: int, cuts: int, seed: int, directory: Path, pair: Pair) -> Re
     def look(copies: _Copies) -> Ended:
         return copies.read("read_log", more=_MORE)
 
-    return _campaign("log", damage, look, _judge_log, flips, cuts, seed, directory)
+    return _campaign("log", damage, look, _judge_log, flips, cuts, seed, directory, pair)
 
 
 def manifests(*, flips: int, cuts: int, seed: int, directory: Path, pair: Pair) -> Result:
@@ -141,7 +141,7 @@ def manifests(*, flips: int, cuts: int, seed: int, directory: Path, pair: Pair) 
     def look(copies: _Copies) -> Ended:
         return copies.read("read_replica", expected=copies.documents, more=_MORE)
 
-    return _campaign("manifest", damage, look, _judge_replica, flips, cuts, seed, directory)
+    return _campaign("manifest", damage, look, _judge_replica, flips, cuts, seed, directory, pair)
 
 
 def _campaign(
@@ -153,11 +153,11 @@ def _campaign(
     cuts: int,
     seed: int,
     directory: Path,
-    backend: str = Pair().backend,
+    pair: Pair,
 ) -> Result:
     rows, violations = [], []
-    with Apart(directory) as apart:
-        copies = _Copies(directory, apart, backend=backend)
+    with Apart(directory, pair) as apart:
+        copies = _Copies(directory, apart, pair=pair)
         copies.make()
         for kind, times in (("flip", flips), ("cut", cuts)):
             outcomes: Counter[str] = Counter()

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from ikvcore._registry import load_backend, load_transport
-from ikvcore.clientoptions import DEFAULT_BACKEND, DEFAULT_TRANSPORT
+from ikvcore.testing.faults.target import Pair
 from ikvcore.testing.faults.zygote import environment
 
 __all__ = ["Apart", "Ended"]
@@ -38,8 +38,6 @@ _PRELOADED: Final = (
     "ikvcore.factory",
     "ikvcore.testing.faults.checker",
     "ikvcore.testing.faults.worker",
-    "ikv_backends.lmdb",
-    "ikv_transports.local",
 )
 
 
@@ -74,13 +72,15 @@ class Ended:
 class Apart:
     """The client's side. A context manager."""
 
-    def __init__(self, directory: Path, command: Sequence[str] = ()) -> None:
-        """`directory` gets a file with what the functions say on stderr; `command` comes before Python's."""
+    def __init__(self, directory: Path, pair: Pair | None = None, command: Sequence[str] = ()) -> None:
+        """`directory` gets a file with what the functions say on stderr; `pair` (the default one) is what they will
+        open, imported once; `command` comes before Python's.
+        """
         directory.mkdir(parents=True, exist_ok=True)
         self._said = directory / "apart.log"
         with self._said.open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, sys.executable, "-m", "ikvcore.testing.faults.corruption_apart"],
+                [*command, sys.executable, "-m", "ikvcore.testing.faults.corruption_apart", *_plugins(pair or Pair())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -148,11 +148,15 @@ class Apart:
 # -- the process itself ------------------------------------------------------------------------
 
 
-def _serve() -> None:
+def _plugins(pair: Pair) -> tuple[str, str]:
+    return pair.backend, pair.transport
+
+
+def _serve(backend: str, transport: str) -> None:
     for name in _PRELOADED:
         importlib.import_module(name)
-    load_backend(DEFAULT_BACKEND)
-    load_transport(DEFAULT_TRANSPORT)
+    load_backend(backend)
+    load_transport(transport)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     for line in sys.stdin.buffer:
@@ -209,4 +213,4 @@ def _called(function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(*sys.argv[1:])

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from ikvcore._damage import Damage
 from ikvcore.admin import list_stores
-from ikvcore.clientoptions import DEFAULT_BACKEND
 from ikvcore.factory import create_new_reader, create_new_writer
 from ikvcore.models import LogMessage
 from ikvcore.testing.faults.recorder import digest, row_fields
@@ -25,9 +24,9 @@ _WORK: Final = Workload(seed=7, keys=300, payload=40)
 _PATIENCE: Final = 60.0
 
 
-def make(directory: str, calls: int, first: int = 0, backend: str = DEFAULT_BACKEND) -> dict[str, Any]:
+def make(directory: str, calls: int, first: int = 0, pair: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A store, a mount that has followed it from half of its calls on, and everything closed. The target's JSON."""
-    target = Target.make(Path(directory) / "victim", Pair(backend=backend), partitions=2)
+    target = Target.make(Path(directory) / "victim", Pair(**pair or {}), partitions=2)
     _write(target, first, calls // 2)
     with create_new_reader(target.options()):
         _write(target, first + calls // 2, calls - calls // 2)

@@ -46,35 +46,44 @@ def run(*, times: int, seed: int, directory: Path, pair: Pair) -> Result:
     directory.mkdir(parents=True, exist_ok=True)
     rows, violations, not_run = [], [], []
     for way in ("tmpfs", "limit"):
-        with tempfile.TemporaryDirectory(dir=directory) as place, _apart(way, Path(place), directory) as apart:
+        with tempfile.TemporaryDirectory(dir=directory) as place, _apart(way, Path(place), directory, pair) as apart:
             if apart is None:
                 not_run.append(f"a small tmpfs: {TMPFS_HOW}")
                 continue
-            for what in ("log", "replica"):
-                wrong, words = _fill(apart, pair.backend, what, way, Path(place), directory, times, seed)
+            # What writers and provisioning do on a full disk concerns the log alone.
+            for what in ("log", "replica") if pair.is_default else ("replica",):
+                wrong, words = _fill(apart, pair, what, way, Path(place), directory, times, seed)
                 violations += wrong
                 fault = f"no space for the {what}: {'a full tmpfs' if way == 'tmpfs' else 'a limit on file sizes'}"
                 rows.append(Row(fault=fault, times=times, happened=words, violations=len(wrong), seed=seed))
             if way == "tmpfs":
-                wrong, words = _make_on_little(apart, pair.backend, Path(place), directory, 4 * times)
+                wrong, words = _make_on_little(apart, pair, Path(place), directory, 4 * times)
                 violations += wrong
-                fault = "a store or replica made where there is hardly space for it"
-                rows.append(Row(fault=fault, times=8 * times, happened=words, violations=len(wrong), seed=seed))
+                fault = f"a {'store or ' * pair.is_default}replica made where there is hardly space for it"
+                rows.append(
+                    Row(
+                        fault=fault,
+                        times=(8 if pair.is_default else 4) * times,
+                        happened=words,
+                        violations=len(wrong),
+                        seed=seed,
+                    )
+                )
     return Result(rows=rows, violations=violations, not_run=not_run)
 
 
 @contextmanager
-def _apart(way: str, place: Path, directory: Path) -> Iterator[Apart | None]:
+def _apart(way: str, place: Path, directory: Path, pair: Pair) -> Iterator[Apart | None]:
     command = tmpfs_command(place, _SIZE) if way == "tmpfs" else []
     if command is None:
         yield None
         return
-    with Apart(directory, command) as apart:
+    with Apart(directory, pair, command) as apart:
         yield apart
 
 
 def _fill(
-    apart: Apart, backend: str, what: str, way: str, place: Path, outside: Path, times: int, seed: int
+    apart: Apart, pair: Pair, what: str, way: str, place: Path, outside: Path, times: int, seed: int
 ) -> tuple[list[str], str]:
     wrong: list[str] = []
     figures: Counter[str] = Counter()
@@ -83,7 +92,7 @@ def _fill(
         home, target = (place if what == "log" else outside) / f"{way}-{number}-home", place / f"{what}-{number}"
         arguments: dict[str, Any] = {"home": home}
         try:
-            made = _value(apart.run(f"{_VICTIM}:make", **arguments, directory=str(target), backend=backend))
+            made = _value(apart.run(f"{_VICTIM}:make", **arguments, directory=str(target), pair=pair.to_json()))
             ended = apart.run(
                 f"{_VICTIM}:fill_{what}",
                 **arguments,
@@ -112,18 +121,19 @@ def _fill(
     return wrong, ", ".join(f"{count:,} {name}" for name, count in figures.items())
 
 
-def _make_on_little(apart: Apart, backend: str, place: Path, outside: Path, times: int) -> tuple[list[str], str]:
-    """Make a mount and a store with room for a few pages only: each comes to be, or says what it lacks."""
+def _make_on_little(apart: Apart, pair: Pair, place: Path, outside: Path, times: int) -> tuple[list[str], str]:
+    """Make a mount, and a store, with room for a few pages only: each comes to be, or says what it lacks."""
     wrong: list[str] = []
     figures: Counter[str] = Counter()
     home = outside / "little-home"
-    store = _value(apart.run(f"{_VICTIM}:make", home=home, directory=str(outside / "little"), backend=backend))
+    store = _value(apart.run(f"{_VICTIM}:make", home=home, directory=str(outside / "little"), pair=pair.to_json()))
     for number in range(times):
         leave = _LITTLE * number // times
         mount = {**store, "directory": str(place / f"little-{number}")}
         in_mount: dict[str, Any] = {"home": home, "target": mount}
         in_home: dict[str, Any] = {"home": place / "home", "directory": str(place / "made")}
-        for what, function, arguments in (("replica", "look_at_replica", in_mount), ("store", "make", in_home)):
+        made = [("replica", "look_at_replica", in_mount), ("store", "make", in_home)]
+        for what, function, arguments in made if pair.is_default else made[:1]:
             _value(apart.run(f"{_VICTIM}:fill", place=str(place), leave=leave))
             ended = apart.run(f"{_VICTIM}:{function}", **arguments)
             apart.run(f"{_VICTIM}:empty", place=str(place))

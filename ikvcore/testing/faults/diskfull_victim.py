@@ -8,12 +8,11 @@ import resource
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from ikvcore.client import IKVReader, IKVWriter
-from ikvcore.clientoptions import DEFAULT_BACKEND
 from ikvcore.document import IKVDocument
 from ikvcore.errors import IKVError, StorageFullError
 from ikvcore.factory import create_new_reader, create_new_writer
@@ -75,9 +74,9 @@ class _Limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
-def make(directory: str, backend: str = DEFAULT_BACKEND) -> dict[str, Any]:
+def make(directory: str, pair: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A store, as the JSON of its target."""
-    return Target.make(Path(directory), Pair(backend=backend), partitions=2).to_json()
+    return Target.make(Path(directory), Pair(**pair or {}), partitions=2).to_json()
 
 
 def fill_log(target: dict[str, Any], place: str | None, leave: int, seed: int, rounds: int) -> dict[str, Any]:

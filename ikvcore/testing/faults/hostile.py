@@ -30,7 +30,7 @@ def run(*, times: int, seed: int, directory: Path, pair: Pair) -> Result:
     rows, violations = [], []
     home = directory / "home"
     home.mkdir(parents=True)
-    with Apart(directory) as apart:
+    with Apart(directory, pair) as apart:
         for kind, share in _SHARES.items():
             taken = refused = wrong = 0
             inputs = round(times * share)

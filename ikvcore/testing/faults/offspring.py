@@ -9,7 +9,7 @@ from typing import Any
 
 from ikvcore.client import IKVReader, IKVWriter
 from ikvcore.document import IKVDocument
-from ikvcore.errors import ForkedError
+from ikvcore.errors import ForkedError, MountBusyError
 from ikvcore.factory import create_new_reader, create_new_writer
 from ikvcore.testing.faults.recorder import Recorder, digest, row_fields
 from ikvcore.testing.faults.target import Target
@@ -65,6 +65,8 @@ def own(config: str, number: int) -> str:
             return work_with(writer, reader, target, workload, number)
     except ForkedError:
         return "ForkedError" if time.monotonic() - began < AT_ONCE else "ForkedError, late"
+    except MountBusyError:
+        return "MountBusyError"
     except Exception as exc:
         return f"{type(exc).__name__}: {exc}"
 

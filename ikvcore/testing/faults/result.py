@@ -49,7 +49,7 @@ class Row:
 
 def of_pair(row: Row, pair: Pair) -> Row:
     """The row with the backend that it is about, where that is not the default."""
-    if pair.backend == Pair().backend:
+    if pair.is_default:
         return row
     engine = _ENGINES.get(pair.backend)
     told = row.versions

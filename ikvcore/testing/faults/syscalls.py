@@ -130,11 +130,11 @@ def run(*, times: int | None, seed: int, directory: Path, pair: Pair) -> Result:
     rows, violations = [], []
     judges = {"write": _judge_write, "ingest": _judge_ingest, "provision": _judge_provision}
     # What writers and provisioning call is of the log alone.
-    roles = judges if pair.backend == Pair().backend else ("ingest",)
+    roles = judges if pair.is_default else ("ingest",)
     for role in roles:
         judge = judges[role]
-        with Apart(directory / role) as apart:
-            stage = _stage(role, directory / role, apart, pair.backend)
+        with Apart(directory / role, pair) as apart:
+            stage = _stage(role, directory / role, apart, pair)
             cases = list(_cases(stage))
             calls = Counter(case.kind for case in cases)
             if times is not None:
@@ -155,18 +155,15 @@ def run(*, times: int | None, seed: int, directory: Path, pair: Pair) -> Result:
 _NAMES: Final = {"write": "a writer", "ingest": "an ingester", "provision": "provisioning"}
 
 
-def _stage(role: str, directory: Path, apart: Apart, backend: str) -> _Stage:
+def _stage(role: str, directory: Path, apart: Apart, pair: Pair) -> _Stage:
     target: Mapping[str, Any] = {}
     if role != "provision":
-        made = apart.run(f"{_VICTIM}:make", home=directory / "home", directory=str(directory), backend=backend)
+        made = apart.run(f"{_VICTIM}:make", home=directory / "home", directory=str(directory), pair=pair.to_json())
         target = _value(made)
     else:
         target = {
             "directory": str(directory / "victim"),
-            "backend": "",
-            "transport": "",
-            "backend_options": {},
-            "transport_options": {},
+            "pair": {},
             "description": {"store_name": "", "account_id": "", "identity": "", "primary_key": "id"},
         }
     stage = _Stage(role, directory, apart, target)

@@ -19,7 +19,6 @@ from typing import Any, Final
 
 from ikvcore import _ingest as _ingest_module
 from ikvcore import admin
-from ikvcore.clientoptions import DEFAULT_BACKEND
 from ikvcore.document import IKVDocument
 from ikvcore.errors import IKVError, OutcomeUnknownError, PartialPublishError
 from ikvcore.factory import create_new_reader, create_new_writer
@@ -110,9 +109,9 @@ _ROLES: Final[Mapping[str, Callable[[Target, Steps], None]]] = {
 # -- before and after, in processes whose calls do not fail ---------------------------------------
 
 
-def make(directory: str, backend: str = DEFAULT_BACKEND) -> dict[str, Any]:
+def make(directory: str, pair: Mapping[str, Any]) -> dict[str, Any]:
     """A store with some documents, half of which a mount holds. The target's JSON."""
-    target = Target.make(Path(directory) / "victim", Pair(backend=backend), partitions=2)
+    target = Target.make(Path(directory) / "victim", Pair(**pair), partitions=2)
     with create_new_writer(target.options()) as writer:
         for half in range(2):
             writer.upsert_fields_batch(

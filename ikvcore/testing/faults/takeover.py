@@ -211,12 +211,12 @@ def run(
 
     only: the faults whose words begin so. fault: FILE.py:FUNCTION that breaks something in every process.
     """
-    kinds = [kind for kind in _KINDS if kind.fault.startswith(only)]
     rows: list[Row] = []
     violations: list[str] = []
     # Where one process may write, nobody can take the place of one that lives.
     alone = load_backend(pair.backend).info.sharing is not Sharing.SHARED
-    kinds = [kind for kind in _KINDS if not alone or kind.strike is _kill]
+    asked = [kind for kind in _KINDS if kind.fault.startswith(only)]
+    kinds = [kind for kind in asked if not alone or kind.strike is _kill]
     chosen = pair.with_durability("process-crash")
     tallies: dict[str, _Tally] = {kind.fault: _Tally() for kind in kinds}
     with Zygote(chosen, directory) as zygote, ThreadPoolExecutor(sum(kind.lanes for kind in kinds)) as pool:
@@ -243,7 +243,7 @@ def run(
             Row(fault=kind.fault, times=times, happened=_words(kind, tally), violations=len(tally.wrong), seed=seed)
         )
         violations += [f"{kind.fault}: {wrong}" for wrong in tally.wrong]
-    left = [f"{kind.fault}: the engine lets one process write while it lives" for kind in _KINDS if kind not in kinds]
+    left = [f"{kind.fault}: the engine lets one process write while it lives" for kind in asked if kind not in kinds]
     return Result(rows=rows, violations=violations, not_run=left)
 
 

@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +36,11 @@ class Pair:
     backend_options: Mapping[str, Any] = field(default_factory=dict)
     transport_options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_default(self) -> bool:
+        """Whether the backend is the default one: on its turn the campaigns are run in which a replica has no part."""
+        return self.backend == DEFAULT_BACKEND
+
     def with_durability(self, word: str) -> Pair:
         """The same with this durability on both sides, for plugins that have such an option."""
         return replace(
@@ -43,6 +48,10 @@ class Pair:
             backend_options=_with_durability(load_backend(self.backend), self.backend_options, word),
             transport_options=_with_durability(load_transport(self.transport), self.transport_options, word),
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """The constructor's arguments, for a process of its own."""
+        return asdict(self)
 
 
 def _with_durability(plugin: LoadedPlugin[Any], options: Mapping[str, Any], word: str) -> Mapping[str, Any]:
@@ -109,13 +118,9 @@ class Target:
 
     def to_json(self) -> dict[str, Any]:
         """A form that a worker can be given."""
-        pair = self.pair
         return {
             "directory": str(self.directory),
-            "backend": pair.backend,
-            "transport": pair.transport,
-            "backend_options": dict(pair.backend_options),
-            "transport_options": dict(pair.transport_options),
+            "pair": self.pair.to_json(),
             "description": self.description.to_json(),
         }
 
@@ -124,12 +129,7 @@ class Target:
         """The inverse of to_json."""
         return cls(
             directory=Path(data["directory"]),
-            pair=Pair(
-                backend=data["backend"],
-                transport=data["transport"],
-                backend_options=data["backend_options"],
-                transport_options=data["transport_options"],
-            ),
+            pair=Pair(**data["pair"]),
             description=StoreDescription.from_json(data["description"]),
         )
 
