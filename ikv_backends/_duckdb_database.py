@@ -21,8 +21,9 @@ from typing import Final, TypeAlias
 import duckdb
 
 from ikv_backends._duckdb_errors import is_fatal, storage_error
+from ikv_backends._duckdb_log import cut_at_hole
 from ikv_backends._gate import Gate
-from ikvcore.errors import ForkedError, IKVError, StorageError, StorageFullError
+from ikvcore.errors import ForkedError, IKVError, ReplicaDamagedError, StorageError, StorageFullError
 from ikvcore.forks import after_fork_in_child, leak
 
 __all__ = ["Connection", "DuckdbDatabase"]
@@ -101,7 +102,7 @@ class DuckdbDatabase:
         self._key = _opened.enter(directory)
         try:
             self._make(create)
-            self._root = self._connect(directory / _FILE)
+            self._root = self._recover(directory / _FILE)
         except BaseException as exc:
             _opened.keys.discard(self._key)
             if isinstance(exc, OSError) and not isinstance(exc, IKVError):
@@ -256,7 +257,7 @@ class DuckdbDatabase:
             self._close_spares()
             root.close()
             # Closed for good if it cannot be opened now: a later call says so, and so does a new client.
-            self._root = self._connect(self.directory / _FILE)
+            self._root = self._recover(self.directory / _FILE)
             self._suspect = False
             _log.info("the replica at %s was opened anew", self.directory)
 
@@ -290,6 +291,15 @@ class DuckdbDatabase:
         fresh.chmod(0o600)
         fresh.rename(path)
         _sync_directory(self.directory)
+
+    def _recover(self, path: Path) -> Connection:
+        """Open the file with its log, of which a power loss may have left a part of the last commit."""
+        while True:
+            try:
+                return self._connect(path)
+            except ReplicaDamagedError as exc:
+                if not cut_at_hole(path.with_name(f"{path.name}.wal"), exc.__cause__):
+                    raise
 
     def _connect(self, path: Path) -> Connection:
         try:

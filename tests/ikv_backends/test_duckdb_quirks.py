@@ -535,6 +535,31 @@ def test_a_file_of_something_else_is_found(directory: Path, content: bytes) -> N
         opened(directory).close()
 
 
+@pytest.mark.parametrize("hole", [(100, 512), (512, 100_000)])
+def test_a_commit_that_a_power_loss_has_torn_costs_no_other(directory: Path, hole: tuple[int, int]) -> None:
+    """DuckDB alone refuses a log with a hole, and all the commits that it holds."""
+    program = """
+        storage = DuckdbStorage(directory, DuckdbOptions())
+        ingester = Ingester(storage)
+        for number in range(1, 4):
+            ingester.apply(*(upsert(b"%d" % i, 0, n=number, data=bytes(300)) for i in range(20)))
+            say((directory / "replica.duckdb.wal").stat().st_size)
+        os._exit(0)
+    """
+    _, before, after = map(int, run(program, directory).split())
+    start, length = before + hole[0], min(hole[1], after - before - hole[0])
+    spoiled(
+        directory,
+        f"{FILE}.wal",
+        lambda data: data[:start] + bytes(length) + data[start + length :],
+    )
+    storage = opened(directory)
+    assert storage.read_meta([b"commit"]) == [b"2"]
+    assert (storage.count(), storage.verify()) == (20, [])
+    assert {document["n"][1] for document in contents(storage).values()} == {2}
+    storage.close()
+
+
 def test_the_name_of_a_new_log_file_is_synced(
     storage: DuckdbStorage, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
