@@ -171,7 +171,7 @@ def test_the_table_says_which_backend_and_what_is_not_run_on_it(tmp_path: Path) 
     ("backend", "why"),
     [
         ("lmdb", {}),
-        ("sqlite", {"damaged-logs": "no replica", "hostile-bytes": "no replica", "power-losses": "one file"}),
+        ("sqlite", {"damaged-logs": "no replica", "hostile-bytes": "no replica"}),
         (
             "duckdb",
             {
@@ -180,7 +180,6 @@ def test_the_table_says_which_backend_and_what_is_not_run_on_it(tmp_path: Path) 
                 "killed-readers": "sharing is one-process",
                 "takeover": "sharing is one-process",
                 "pinned-pages": "sharing is one-process",
-                "power-losses": "one file",
             },
         ),
         ("memory", dict.fromkeys(CAMPAIGNS, "keeps nothing in files") | dict.fromkeys(ALONE, "no replica")),

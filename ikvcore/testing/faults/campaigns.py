@@ -92,9 +92,8 @@ CAMPAIGNS: Final[dict[str, Campaign]] = {
     "system-calls": Campaign(function=f"{_HERE}.syscalls:run", short={"times": 2}, full={"times": None}),
     "power-losses": Campaign(
         function=f"{_HERE}.powerloss:run",
-        short={"variants": 1, "every": 60},
-        full={"variants": 4, "every": 1},
-        elsewhere=dict.fromkeys(("sqlite", "rocksdb", "duckdb"), "it is written for LMDB's one file of pages"),
+        short={"variants": 1, "cuts": 2},
+        full={"variants": 4, "cuts": 400},
     ),
     "hostile-bytes": Campaign(
         function=f"{_HERE}.hostile:run", short={"times": 10_000}, full={"times": 1_000_000}, of_replicas=False
