@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ikvcore.testing.faults.checker import CHECKS
 from ikvcore.testing.faults.result import BEGIN, END
 
@@ -25,5 +27,6 @@ def test_the_checks_are_those_of_the_checker() -> None:
     assert dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|$", PAGE, re.MULTILINE)) == CHECKS
 
 
-def test_the_table_of_faults_has_its_place() -> None:
-    assert PAGE.index(BEGIN) < PAGE.index(END)
+@pytest.mark.parametrize("backend", ["lmdb", "sqlite", "rocksdb", "duckdb"])
+def test_the_table_of_faults_of_a_backend_has_its_place(backend: str) -> None:
+    assert PAGE.index(BEGIN.format(backend=backend)) < PAGE.index(END.format(backend=backend))

@@ -146,25 +146,54 @@ def test_what_is_flat_is_not_growth() -> None:
 def test_the_table_replaces_the_one_before(tmp_path: Path) -> None:
     """And nothing else of the document."""
     document = tmp_path / "reliability.md"
-    document.write_text(f"# Before\n\n{BEGIN}\nan old table\n{END}\n\nAfter.\n")
+    begin, end = BEGIN.format(backend="lmdb"), END.format(backend="lmdb")
+    document.write_text(f"# Before\n\n{begin}\nan old table\n{end}\n\nAfter.\n")
     row = Row(fault="a | b", times=1_000, happened="x", violations=0, seed=3, versions="Python 7, lmdb 8")
     for _ in range(2):
-        write_table(document, [row])
+        write_table(document, [row], backend="lmdb", command="make faults")
     text = document.read_text()
     assert text.startswith("# Before\n")
     assert text.endswith("\nAfter.\n")
-    assert text.count("Versions: Python 7, lmdb 8.\n") == 1
+    assert text.count("Written by `make faults`. Versions: Python 7, lmdb 8.\n") == 1
     assert text.count("| a \\| b | 1,000 | x | 0 | 3 |\n") == 1
     assert "an old table" not in text
+
+
+def test_each_backend_has_a_table_of_its_own(tmp_path: Path) -> None:
+    document = tmp_path / "reliability.md"
+    for backend in ("lmdb", "sqlite", "lmdb"):
+        row = Row(fault=backend, times=1, happened="x", violations=0, seed=3)
+        write_table(document, [row], backend=backend, command="make faults")
+    text = document.read_text()
+    assert text.index("faults of lmdb: begin") < text.index("| lmdb |") < text.index("faults of lmdb: end")
+    assert text.index("faults of sqlite: begin") < text.index("| sqlite |") < text.index("faults of sqlite: end")
+    assert text.count("| lmdb |") == 1
 
 
 def test_the_table_says_which_backend_and_what_is_not_run_on_it(tmp_path: Path) -> None:
     table = tmp_path / "reliability.md"
     given = ["--backend", "rocksdb", "--only", "damaged-logs", "--table", str(table), "--directory", str(tmp_path)]
     assert main(given) == 0
-    (row,) = [line for line in table.read_text().splitlines() if "damaged-logs" in line]
-    assert row.startswith("| rocksdb: damaged-logs | 0 | NOT RUN: ")
-    assert "rocksdict" in table.read_text()
+    told, row = [line for line in table.read_text().splitlines() if "damaged-logs" in line]
+    command = "python -m ikvcore.testing.faults --backend rocksdb --only damaged-logs"
+    assert told.startswith(f"Written by `{command}`. Versions: ")
+    assert "rocksdict" in told
+    assert row.startswith("| damaged-logs | 0 | NOT RUN: ")
+    assert BEGIN.format(backend="rocksdb") in table.read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "command"), [([], "make faults"), (["--backend", "sqlite"], "make faults BACKEND=sqlite")]
+)
+def test_a_table_says_what_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], command: str
+) -> None:
+    everything = {"killed-writers": CAMPAIGNS["killed-writers"]}
+    monkeypatch.setattr("ikvcore.testing.faults.__main__.CAMPAIGNS", everything)
+    monkeypatch.setattr("ikvcore.testing.faults.kills.writers", _violated)
+    page = tmp_path / "reliability.md"
+    main(["--full", *given, "--table", str(page), "--directory", str(tmp_path)])
+    assert f"\nWritten by `{command}`. Versions: " in page.read_text()
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _say("")
     _say(table(rows))
     if given.table is not None:
-        write_table(given.table, rows)
+        write_table(given.table, rows, backend=pair.backend, command=_command(given, pair))
     return 0 if good else 1
+
+
+def _command(given: argparse.Namespace, pair: Pair) -> str:
+    """What makes such a table again."""
+    chosen = "" if pair.is_default else pair.backend
+    if given.full and not given.only:
+        return f"make faults{chosen and f' BACKEND={chosen}'}"
+    words = ["python -m ikvcore.testing.faults", *(["--full"] if given.full else [])]
+    words += [f"--backend {chosen}"] if chosen else []
+    return " ".join([*words, *(f"--only {name}" for name in given.only or ())])
 
 
 def _played(name: str, directory: Path, seed: int, pair: Pair, *, full: bool) -> Result:
@@ -67,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", action="append", choices=list(CAMPAIGNS), help="this campaign; may be repeated")
     parser.add_argument("--backend", default=Pair().backend, help="of the replicas; default %(default)s")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--table", type=Path, help="a Markdown file whose table of faults is replaced")
+    parser.add_argument("--table", type=Path, help="a Markdown file whose table of the backend is replaced")
     parser.add_argument("--directory", type=Path, help="where stores and mounts are made for the time")
     return parser
 

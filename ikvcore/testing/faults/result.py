@@ -14,8 +14,8 @@ from ikvcore.testing.faults.target import Pair
 
 __all__ = ["BEGIN", "END", "Result", "Row", "of_pair", "table", "versions", "write_table"]
 
-BEGIN: Final = "<!-- faults: begin -->"
-END: Final = "<!-- faults: end -->"
+BEGIN: Final = "<!-- faults of {backend}: begin -->"
+END: Final = "<!-- faults of {backend}: end -->"
 _HEAD: Final = ("Fault", "Times", "What happened", "Violations", "Seed")
 _PACKAGES: Final = ("lmdb",)
 _ENGINES: Final = {"rocksdb": "rocksdict", "duckdb": "duckdb"}
@@ -48,16 +48,14 @@ class Row:
 
 
 def of_pair(row: Row, pair: Pair) -> Row:
-    """The row with the backend that it is about, where that is not the default."""
-    if pair.is_default:
-        return row
+    """The row with the version of the backend's engine, which belongs to it too."""
     engine = _ENGINES.get(pair.backend)
     told = row.versions
     if engine is not None:
         told += f", {engine} {metadata.version(engine)}"
     elif pair.backend == "sqlite":
         told += f", SQLite {sqlite3.sqlite_version}"
-    return replace(row, fault=f"{pair.backend}: {row.fault}", versions=told)
+    return replace(row, versions=told)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +96,16 @@ def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
-def write_table(path: Path, rows: Sequence[Row]) -> None:
-    """Replace what stands between the marks in a document, which are added at its end where they are missing."""
+def write_table(path: Path, rows: Sequence[Row], *, backend: str, command: str) -> None:
+    """Replace what stands between a backend's marks in a document by the table, and the command that made it.
+
+    Marks that are missing are added at the end.
+    """
+    begin, end = BEGIN.format(backend=backend), END.format(backend=backend)
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    if BEGIN not in text:
-        text += f"\n{BEGIN}\n{END}\n"
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}\n\n{table(rows)}\n{END}{after}", encoding="utf-8")
+    if begin not in text:
+        text += f"\n{begin}\n{end}\n"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    told = f"Written by `{command}`. {table(rows)}"
+    path.write_text(f"{before}{begin}\n\n{told}\n{end}{after}", encoding="utf-8")
