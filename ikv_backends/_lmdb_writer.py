@@ -23,12 +23,12 @@ import time
 import weakref
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import ClassVar, Final, NamedTuple, Protocol
 
 from ikv_backends._lmdb_maps import mapping
 from ikvcore.forks import after_fork_in_child
 
-__all__ = ["WAIT", "Sight", "watch"]
+__all__ = ["WAIT", "Sight", "Stopped", "watch"]
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +67,10 @@ class Stopped(NamedTuple):
 
 
 class Sight:
-    """The looks at one environment's write mutex, one after the other."""
+    """The looks at one environment's write mutex, one after the other. Another engine overrides who holds its lock."""
+
+    possible: ClassVar[bool] = _KNOWN
+    """Whether anybody may ever be found on this machine."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -154,11 +157,11 @@ class _Watch:
         self._thread: threading.Thread | None = None
         after_fork_in_child(self)
 
-    def add(self, environment: Waiting) -> None:
+    def add(self, environment: Waiting, sight: Sight) -> None:
         with self._lock:
-            self._watched[environment] = Sight(environment.directory)
-            if self._thread is None and _KNOWN:
-                self._thread = threading.Thread(target=self._run, name="ikvcore-lmdb-watch", daemon=True)
+            self._watched[environment] = sight
+            if self._thread is None and sight.possible:
+                self._thread = threading.Thread(target=self._run, name="ikvcore-writer-watch", daemon=True)
                 self._thread.start()
 
     def forked(self) -> None:
@@ -182,6 +185,6 @@ class _Watch:
 _watch: Final = _Watch()
 
 
-def watch(environment: Waiting) -> None:
+def watch(environment: Waiting, sight: Sight | None = None) -> None:
     """Free `environment` from stopped writers as long as it lives; the reference held is weak."""
-    _watch.add(environment)
+    _watch.add(environment, sight or Sight(environment.directory))

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from ikv_backends._inherited import OpenDirectories
-from ikv_backends._sqlite_writer import free_from_stopped_writer
+from ikv_backends._lmdb_writer import watch
+from ikv_backends._sqlite_writer import SqliteSight
 from ikvcore.errors import ForkedError, IKVError, ReplicaDamagedError, StorageError, StorageFullError
 from ikvcore.forks import after_fork_in_child, leak
 
@@ -30,8 +31,8 @@ _log = logging.getLogger(__name__)
 
 _FILE: Final = "replica.sqlite"
 _PATIENCE: Final = 5.0
-"""Seconds for which a lock of another process is waited for. Whoever holds it is looked at then, and waited for as long
-again."""
+"""Seconds for which a lock of another process is waited for; twice that for the write lock, since a process that was
+stopped with it is killed meanwhile."""
 _CACHE_KIB: Final = 8192
 _LOG_KEPT: Final = 16 << 20
 _LOG_LIMIT: Final = 64 << 20
@@ -57,7 +58,9 @@ class SqliteDatabase:
 
     def __init__(self, directory: Path, *, sync: bool) -> None:
         """`sync`: commits survive a power loss. Raises StorageError, ReplicaDamagedError, ForkedError."""
-        self._directory = directory
+        self.directory = directory
+        self.is_waiting = False
+        """See _lmdb_writer: whether a write was asked for that has not begun."""
         self._path = directory / _FILE
         self._sync = sync
         self._writing = threading.Lock()
@@ -77,6 +80,7 @@ class SqliteDatabase:
             self.close()
             raise
         after_fork_in_child(self)
+        watch(self, SqliteSight(self._path.with_name(f"{_FILE}-shm")))
 
     # -- reading and writing -------------------------------------------------------------------
 
@@ -137,13 +141,15 @@ class SqliteDatabase:
             self._bound_log(connection)
 
     def _begin_write(self, connection: sqlite3.Connection) -> None:
+        self.is_waiting = True
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as exc:
             if _code(exc) not in _BUSY:
                 raise
-            free_from_stopped_writer(self._path.with_name(f"{_FILE}-shm"))
             connection.execute("BEGIN IMMEDIATE")
+        finally:
+            self.is_waiting = False
 
     def _abandon_write(self) -> None:
         """Roll back; a connection that cannot is not used again."""
@@ -219,7 +225,7 @@ class SqliteDatabase:
 
     @property
     def _described(self) -> str:
-        return f"the replica at {str(self._directory)!r}"
+        return f"the replica at {str(self.directory)!r}"
 
     def _make(self) -> None:
         """Open the file, making it with its tables where it is not there. Others may be doing the same."""
@@ -257,7 +263,7 @@ class SqliteDatabase:
         """
         with suppress(FileExistsError):
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-            directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            directory = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(directory)
             finally:
@@ -293,15 +299,15 @@ class SqliteDatabase:
             return ReplicaDamagedError(f"SQLite says of {self._path.name}: {exc}")
         full = code == sqlite3.SQLITE_FULL or getattr(exc, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         if full or (code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and self._is_full()):
-            return StorageFullError(self._directory, exc)
+            return StorageFullError(self.directory, exc)
         waited = "; another process keeps it locked" if code in _BUSY else ""
         return StorageError(f"{self._described} could not be {done}: {type(exc).__name__}: {exc}{waited}")
 
     def _is_full(self) -> bool:
         with suppress(OSError):
-            space = os.statvfs(self._directory)
+            space = os.statvfs(self.directory)
             limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-            largest = max(path.stat().st_size for path in self._directory.glob(f"{_FILE}*"))
+            largest = max(path.stat().st_size for path in self.directory.glob(f"{_FILE}*"))
             within_limit = limit == resource.RLIM_INFINITY or largest + _MARGIN < limit
             return space.f_bavail * space.f_frsize < _MARGIN or not within_limit
         return False

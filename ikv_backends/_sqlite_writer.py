@@ -1,55 +1,42 @@
-"""Frees an SQLite file whose write transaction belongs to a process that was stopped (SIGSTOP, a debugger).
+"""Who holds the write lock of an SQLite file and was stopped in its transaction (SIGSTOP, a debugger).
 
 SQLite's write lock is a lock of the kernel's on a byte of the log's index. The kernel gives it up for a process that
-dies, never for one that is stopped. Who cannot begin to write for five seconds looks in /proc who holds it, and kills
-that process if, and only if, it is stopped. As for LMDB (_lmdb_writer.py), but without a thread that watches: SQLite
-itself stops waiting.
+dies, never for one that is stopped. It is looked for in /proc/locks by the thread that looks after LMDB's environments,
+under the same rule: see _lmdb_writer.py.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
-import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from ikv_backends._lmdb_maps import mapping
+from ikv_backends._lmdb_writer import Sight, Stopped
 
-__all__ = ["free_from_stopped_writer"]
-
-_log = logging.getLogger(__name__)
+__all__ = ["SqliteSight"]
 
 _WRITE_LOCK: Final = 120
 """The byte of the index that the writer locks: WAL_WRITE_LOCK of SQLite's wal.c, a part of its file format."""
-_LOOK_AGAIN: Final = 0.1
-"""Seconds between two looks at a process before it is killed: a tracer stops one for moments, at every system call."""
 
 
-def free_from_stopped_writer(index: Path) -> int | None:
-    """Kill the process in the write transaction of the file with this -shm file if it is stopped; its id, or None."""
-    with suppress(OSError, ValueError, LookupError):
-        stopped = _stopped_writer(index)
-        if stopped is None:
-            return None
-        time.sleep(_LOOK_AGAIN)
-        if _stopped_writer(index) != stopped:
-            return None  # it goes on
-        process = stopped[0]
-        os.kill(process, signal.SIGKILL)
-        _log.error(
-            "process %d was stopped inside a write of %s, which kept everybody else from writing, and was killed",
-            process,
-            index.parent,
-        )
-        return process
-    return None
+class SqliteSight(Sight):
+    """The looks at the write lock of the file with this index (-shm)."""
+
+    possible: ClassVar[bool] = True
+
+    def __init__(self, index: Path) -> None:
+        super().__init__(index.parent)
+        self._index = index
+
+    def _find(self) -> Stopped | None:
+        with suppress(OSError, ValueError, LookupError):
+            return _stopped_writer(self._index)
+        return None
 
 
-def _stopped_writer(index: Path) -> tuple[int, ...] | None:
-    """The process in the write transaction if it is stopped, and how often it has run until now."""
+def _stopped_writer(index: Path) -> Stopped | None:
     process = _writer(index)
     if process is None or process == os.getpid():
         return None
@@ -58,7 +45,8 @@ def _stopped_writer(index: Path) -> tuple[int, ...] | None:
     # A number from another pid namespace may be anybody's here: it has to be somebody who has this file mapped.
     if status["State"][0] not in "Tt" or mapping(process, index) is None:
         return None
-    return process, int(status["voluntary_ctxt_switches"]), int(status["nonvoluntary_ctxt_switches"])
+    switches = int(status["voluntary_ctxt_switches"]), int(status["nonvoluntary_ctxt_switches"])
+    return Stopped(process, process, switches)
 
 
 def _writer(index: Path) -> int | None:

@@ -204,7 +204,7 @@ def test_who_watches_keeps_no_environment_alive(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(_lmdb_writer, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
     watch = _lmdb_writer._Watch()
     idle = Idle()
-    watch.add(idle)
+    watch.add(idle, _lmdb_writer.Sight(idle.directory))
     thread, seen = watch._thread, weakref.ref(idle)
     assert thread is not None
     go_on.release()

@@ -295,7 +295,8 @@ def test_a_process_stopped_inside_a_commit_is_killed_for_it(
     directory: Path, storage: SqliteStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If it is stopped, and only then: one that merely takes long is waited for."""
-    monkeypatch.setattr(_sqlite_database, "_PATIENCE", 0.1)
+    monkeypatch.setattr(_sqlite_database, "_PATIENCE", 1.0)
+    monkeypatch.setattr("ikv_backends._lmdb_writer.WAIT", 0.2)
     put(storage, a=b"1")
     writer = SqliteStorage(directory, FAST)
     program = """
