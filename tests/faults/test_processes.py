@@ -103,6 +103,13 @@ def test_nothing_leaks(tmp_path: Path) -> None:
     short("leaks", tmp_path).require()
 
 
+@pytest.mark.parametrize("backend", ["rocksdb", "duckdb"])
+def test_an_engine_whose_memory_moves_is_not_measured_while_it_works(backend: str, tmp_path: Path) -> None:
+    result = leaks.run(rounds=0, seconds=1.0, seed=1, directory=tmp_path / "leaks", pair=Pair(backend=backend))
+    assert not result.rows
+    assert [reason.partition(":")[0] for reason in result.not_run] == ["write and read for 1 s"]
+
+
 def test_a_kilobyte_that_each_round_forgets_would_be_found(tmp_path: Path) -> None:
     """Already in the short form."""
     fault = f"{SEEDED}:kilobyte_kept"

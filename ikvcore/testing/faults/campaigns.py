@@ -28,8 +28,6 @@ class Campaign:
     """How far processes have to share a mount for it."""
     of_replicas: bool = True
     """Whether a replica has a part in it. If none has, it is run on the turn of the default backend alone."""
-    elsewhere: Mapping[str, str] = field(default_factory=dict)
-    """Further backends that it cannot be run on, each with the reason."""
 
     def why_not(self, pair: Pair) -> str:
         """Why it is not run on this pair; "" where it is."""
@@ -40,7 +38,7 @@ class Campaign:
             return "the backend keeps nothing in files, and nothing of it outlives its process"
         if info.sharing < self.sharing:
             return f"it needs several processes on a mount, and the backend's sharing is {info.sharing.word}"
-        return self.elsewhere.get(pair.backend, "")
+        return ""
 
     def load(self) -> Callable[..., Result]:
         """The function itself."""
@@ -72,7 +70,6 @@ CAMPAIGNS: Final[dict[str, Campaign]] = {
         function=f"{_HERE}.leaks:run",
         short={"rounds": 60, "seconds": 5.0},
         full={"rounds": 2000, "seconds": 600.0},
-        elsewhere={"rocksdb": "its memory and its open files move with its tables, by more than a leak shows"},
     ),
     "damaged-replicas": Campaign(
         function=f"{_HERE}.corruption:replicas", short={"flips": 6, "cuts": 3}, full={"flips": 300, "cuts": 100}
