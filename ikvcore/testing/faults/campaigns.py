@@ -90,7 +90,7 @@ CAMPAIGNS: Final[dict[str, Campaign]] = {
     "power-losses": Campaign(
         function=f"{_HERE}.powerloss:run",
         short={"variants": 1, "cuts": 2},
-        full={"variants": 4, "cuts": 400},
+        full={"variants": 4, "cuts": 210},
     ),
     "hostile-bytes": Campaign(
         function=f"{_HERE}.hostile:run", short={"times": 10_000}, full={"times": 1_000_000}, of_replicas=False
