@@ -21,9 +21,10 @@ from typing import Final, NoReturn, TypeAlias, TypeVar
 import lmdb
 
 from ikv_backends._gate import Gate
-from ikv_backends._lmdb_maps import forget_pages
 from ikv_backends._lmdb_pages import check_pages
-from ikv_backends._lmdb_writer import watch
+from ikv_backends._lmdb_writer import LmdbSight
+from ikv_backends._maps import forget_pages
+from ikv_backends._writer_watch import watch
 from ikvcore.errors import ForkedError, IKVError, StorageFullError
 from ikvcore.forks import after_fork_in_child, leak
 
@@ -100,7 +101,7 @@ class LmdbEnvironment:
         self.begin: Callable[[], Transaction] = self._env.begin
         """LMDB's own method, for reads that are too short for a call more. Where it fails, `begin_read` knows why."""
         after_fork_in_child(self)
-        watch(self)
+        watch(self, LmdbSight(directory))
 
     @staticmethod
     def create(directory: Path, entries: dict[bytes, bytes]) -> None:
@@ -221,7 +222,7 @@ class LmdbEnvironment:
 
     @property
     def is_waiting(self) -> bool:
-        """See _lmdb_writer."""
+        """See _writer_watch."""
         return bool(self._waiting)
 
     def _cure(self, exc: BaseException) -> Callable[[], object] | None:

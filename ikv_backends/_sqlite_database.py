@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from ikv_backends._inherited import OpenDirectories
-from ikv_backends._lmdb_writer import watch
 from ikv_backends._sqlite_writer import SqliteSight
+from ikv_backends._writer_watch import watch
 from ikvcore.errors import ForkedError, IKVError, ReplicaDamagedError, StorageError, StorageFullError
 from ikvcore.forks import after_fork_in_child, leak
 
@@ -60,7 +60,7 @@ class SqliteDatabase:
         """`sync`: commits survive a power loss. Raises StorageError, ReplicaDamagedError, ForkedError."""
         self.directory = directory
         self.is_waiting = False
-        """See _lmdb_writer: whether a write was asked for that has not begun."""
+        """See _writer_watch: whether a write was asked for that has not begun."""
         self._path = directory / _FILE
         self._sync = sync
         self._writing = threading.Lock()

@@ -20,7 +20,6 @@ TRACED = ("system-calls", "power-losses")
     [
         ("duckdb", "killed-ingesters", {"times": 2}),
         ("duckdb", "bad-events", {"times": 1}),
-        ("duckdb", "threads", {"seconds": 1.0}),
         ("rocksdb", "killed-ingesters", {"times": 3}),
         ("rocksdb", "takeover", {"times": 1, "slack": 3.0, "only": "ingester killed"}),
         ("rocksdb", "bad-events", {"times": 1}),

@@ -78,7 +78,7 @@ def stop(process: subprocess.Popen[str]) -> None:
 def test_a_writer_that_waits_behind_a_stopped_one_goes_on(
     environment: Any, holder: Callable[[str], subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ikv_backends._lmdb_writer.WAIT", 0.5)
+    monkeypatch.setattr("ikv_backends._writer_watch.WAIT", 0.5)
     process = holder("inside")
     stop(process)
     environment.write(lambda transaction: transaction.put(b"a", b"1"))
@@ -91,7 +91,7 @@ def test_a_writer_that_waits_behind_a_stopped_one_goes_on(
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """The time that looks go by, which a test moves; nobody else looks, since each test makes its own."""
     now = [time.monotonic()]
-    monkeypatch.setattr("ikv_backends._lmdb_writer.time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
+    monkeypatch.setattr("ikv_backends._writer_watch.time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
     return now
 
 
@@ -107,9 +107,9 @@ def look_for(sight: Any, clock: list[float], seconds: float, *, waiting: bool) -
 
 @pytest.fixture
 def sight(environment: Any, tmp_path: Path, clock: list[float]) -> Any:
-    from ikv_backends._lmdb_writer import Sight
+    from ikv_backends._lmdb_writer import LmdbSight
 
-    return Sight(tmp_path)
+    return LmdbSight(tmp_path)
 
 
 def test_what_was_seen_before_somebody_waits_counts(
@@ -188,10 +188,10 @@ def test_an_environment_that_was_opened_anew_is_found_again(
 
 
 def test_who_watches_keeps_no_environment_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ikv_backends import _lmdb_writer
+    from ikv_backends import _writer_watch
+    from ikv_backends._lmdb_writer import LmdbSight
 
     class Idle:
-        directory = tmp_path
         is_waiting = False
 
     turns = threading.Semaphore(0)
@@ -201,10 +201,10 @@ def test_who_watches_keeps_no_environment_alive(tmp_path: Path, monkeypatch: pyt
         turns.release()
         assert go_on.acquire(timeout=PATIENCE)
 
-    monkeypatch.setattr(_lmdb_writer, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
-    watch = _lmdb_writer._Watch()
+    monkeypatch.setattr(_writer_watch, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    watch = _writer_watch._Watch()
     idle = Idle()
-    watch.add(idle, _lmdb_writer.Sight(idle.directory))
+    watch.add(idle, LmdbSight(tmp_path))
     thread, seen = watch._thread, weakref.ref(idle)
     assert thread is not None
     go_on.release()

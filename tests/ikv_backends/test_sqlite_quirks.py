@@ -296,7 +296,7 @@ def test_a_process_stopped_inside_a_commit_is_killed_for_it(
 ) -> None:
     """If it is stopped, and only then: one that merely takes long is waited for."""
     monkeypatch.setattr(_sqlite_database, "_PATIENCE", 1.0)
-    monkeypatch.setattr("ikv_backends._lmdb_writer.WAIT", 0.2)
+    monkeypatch.setattr("ikv_backends._writer_watch.WAIT", 0.2)
     put(storage, a=b"1")
     writer = SqliteStorage(directory, FAST)
     program = """

@@ -1,4 +1,4 @@
-"""Where an LMDB file is mapped in a process's memory, as Linux tells it, and giving up pages of our own mapping."""
+"""Where a file is mapped in a process's memory, as Linux tells it, and giving up pages of our own mapping."""
 
 from __future__ import annotations
 
