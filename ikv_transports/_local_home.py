@@ -125,7 +125,7 @@ class LocalProvisioning:
             self._home.authenticate(self._account_id, self._passkey, "*")
             _write_durably(directory / "account.json", self._account_content(new_passkey))
 
-    def create_store(self, description: StoreDescription) -> None:
+    def create_store(self, description: StoreDescription) -> StoreDescription:
         if not self._account_exists():
             with suppress(StoreExistsError):  # someone else may make it at the same moment
                 self.create_account()
@@ -138,6 +138,7 @@ class LocalProvisioning:
             _make_log(unfinished / "log", description.identity)
             _sync(unfinished / "log")
             _write_durably(unfinished / "store.json", {"format": _FORMAT, **description.to_json()})
+        return description
 
     def list_stores(self) -> list[StoreDescription]:
         self._home.authenticate(self._account_id, self._passkey, "*")

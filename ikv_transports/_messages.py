@@ -14,8 +14,9 @@ def check_messages(messages: Sequence[Message], description: StoreDescription) -
     """Raise InvalidArgumentError or EventTooLargeError unless the log can take all of `messages`."""
     check_partitions((message.partition for message in messages), description)
     for message in messages:
-        if len(message.value) > description.max_event_bytes:
-            raise EventTooLargeError(len(message.value), description.max_event_bytes)
+        size = len(message.value or b"")  # logs that others write to can be given messages without a value
+        if size > description.max_event_bytes:
+            raise EventTooLargeError(size, description.max_event_bytes)
 
 
 def check_partitions(partitions: Iterable[int], description: StoreDescription) -> None:

@@ -223,7 +223,7 @@ class MemoryProvisioning:
         with _table.lock:
             _table.account(self._context, "*").passkey = Secret(new_passkey)
 
-    def create_store(self, description: StoreDescription) -> None:
+    def create_store(self, description: StoreDescription) -> StoreDescription:
         with _table.lock:
             if self._context.account_id not in _table.accounts:
                 _table.accounts[self._context.account_id] = MemoryAccount(self._context.passkey)
@@ -231,6 +231,7 @@ class MemoryProvisioning:
             if description.store_name in account.logs:
                 raise StoreExistsError("store", description.store_name)
             account.logs[description.store_name] = MemoryLog(description)
+        return description
 
     def list_stores(self) -> list[StoreDescription]:
         with _table.lock:

@@ -102,13 +102,15 @@ class _Trial:
     def make(self) -> None:
         if "Provisioning" not in self.info.capabilities:
             raise NotTriedError("it makes no stores by itself, so nothing more can be tried without a store of yours")
-        self._provisioning().create_store(self._store)
+        self._store = self._provisioning().create_store(self._store)
         self.made = True
         stores = self._provisioning().list_stores()
         expect(any(each.store_name == self._store.store_name for each in stores), "it does not list the store it made")
 
     def refuse(self) -> None:
         assert self.context is not None
+        if not self.info.keeps_passkeys:
+            raise NotTriedError("it keeps no passkeys, by what it declares")
         wrong = replace(self.context, store_name=self._store.store_name, passkey=Secret("another passkey"))
         expect_error(StoreAccessError, lambda: self._hook("ikv_open_transport", wrong))
 

@@ -75,8 +75,8 @@ def create_store(
 
     `primary_key` and `partitioning_key` are names of fields, their types STRING or BYTES. The partitioning key routes a
     document to one of the `partitions`; without one, the primary key does. All of this, and the partitioner, is fixed
-    for the store's life. Raises StoreExistsError, StoreAccessError where the account has another passkey, and
-    InvalidArgumentError or InvalidOptionError.
+    for the store's life. Returns the store as it was made. Raises StoreExistsError, StoreAccessError where the account
+    has another passkey, and InvalidArgumentError or InvalidOptionError.
     """
     description = StoreDescription(
         store_name=check_name("store name", store_name),
@@ -97,8 +97,7 @@ def create_store(
                 types[1].name,
                 f"{primary_key!r} is the primary key too, whose type is {types[0].name}; a field has one type",
             )
-    _provisioning(account_id, account_passkey, transport, transport_options).create_store(description)
-    return description
+    return _provisioning(account_id, account_passkey, transport, transport_options).create_store(description)
 
 
 def list_stores(
@@ -202,21 +201,29 @@ def rotate_passkey(
     transport: str = DEFAULT_TRANSPORT,
     transport_options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Replace the account's passkey. Raises StoreAccessError.
+    """Replace the account's passkey. Raises StoreAccessError, and InvalidOptionError where the transport keeps none.
 
     Open clients go on; those that are opened later need the new one.
     """
     _check_passkey("new_passkey", new_passkey)
-    _provisioning(account_id, account_passkey, transport, transport_options).rotate_passkey(new_passkey)
+    plugin, context = _plugin(None, account_id, account_passkey, transport, transport_options)
+    if not plugin.info.keeps_passkeys:
+        raise InvalidOptionError(
+            "transport", transport, "it keeps no passkeys; change them where it connects to, by that one's own tools"
+        )
+    _provisioning_of(plugin, context).rotate_passkey(new_passkey)
 
 
 def _provisioning(
     account_id: str, account_passkey: str, transport: str, transport_options: Mapping[str, Any] | None
 ) -> Provisioning:
-    plugin, context = _plugin(None, account_id, account_passkey, transport, transport_options)
+    return _provisioning_of(*_plugin(None, account_id, account_passkey, transport, transport_options))
+
+
+def _provisioning_of(plugin: LoadedPlugin[TransportInfo], context: TransportContext) -> Provisioning:
     if "Provisioning" not in plugin.info.capabilities:
         raise InvalidOptionError(
-            "transport", transport, "it cannot make or list stores; use the tools of its own technology for that"
+            "transport", plugin.name, "it cannot make or list stores; use the tools of its own technology for that"
         )
     provisioning: Provisioning = plugin.hook.ikv_provisioning(context=context)
     return provisioning

@@ -386,6 +386,8 @@ class TransportInfo:
     process_shared: bool
     """Clients in several processes may use one log at once."""
     capabilities: frozenset[str] = frozenset()
+    keeps_passkeys: bool = True
+    """It checks each account's passkey itself. Where not, whatever it connects to may check them, by its own means."""
 
 
 @dataclass(frozen=True, kw_only=True)

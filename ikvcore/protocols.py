@@ -253,18 +253,19 @@ class Provisioning(Protocol):
     """Capability of a transport: stores and accounts are made and removed through it.
 
     Every call but `create_account` answers wrong passkeys, unknown stores and stores of other accounts with one and the
-    same StoreAccessError.
+    same StoreAccessError. Where the info says that it keeps no passkeys, any is right here.
     """
 
     def create_account(self) -> None:
         """Make the context's account with the context's passkey. Raises StoreExistsError."""
 
     def rotate_passkey(self, new_passkey: str) -> None:
-        """Replace the account's passkey."""
+        """Replace the account's passkey. Not called where the info says that it keeps none."""
 
-    def create_store(self, description: StoreDescription) -> None:
+    def create_store(self, description: StoreDescription) -> StoreDescription:
         """Make a store, and the account too if it does not exist yet. Raises StoreExistsError.
 
+        Returns what every client of it is told from now on: its identity may be another, its largest event smaller.
         All or nothing: a store that exists is complete.
         """
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -49,6 +51,36 @@ def _fail(reason: str) -> NoReturn:
 def requires_part() -> Callable[..., None]:
     """`requires_part("kafka", available=..., how="make kafka")`, for fixtures that find out by trying."""
     return require_part
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """host:port of a Kafka broker, one for all processes of this run; see services/kafka_broker.py."""
+    given = os.environ.get("IKV_TEST_KAFKA")
+    if given:
+        return given
+    broker = load_service("kafka_broker")
+    # Of several processes of pytest-xdist each has a directory below the common one, and one parent.
+    parallel = "PYTEST_XDIST_WORKER" in os.environ
+    base = tmp_path_factory.getbasetemp()
+    directory = (base.parent if parallel else base) / "kafka"
+    try:
+        address: str = broker.shared(directory, os.getppid() if parallel else os.getpid())
+    except broker.NoBroker as exc:
+        require_part("kafka", available=False, how=f"{exc}; {broker.HOW}")
+        raise
+    return address
+
+
+def load_service(name: str) -> Any:
+    """A module of services/, which is no package."""
+    path = Path(__file__).parent / "services" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(autouse=True)

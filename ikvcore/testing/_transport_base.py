@@ -92,7 +92,7 @@ class Stores:
         return self._suite.open_provisioning(self.account_id, self.passkey)
 
     def create(self, store_name: str, *, partitions: int = 1, **fixed: Any) -> StoreDescription:
-        """Make a store, with an identity of its own."""
+        """Make a store; what it is described as."""
         description = StoreDescription(
             store_name=store_name,
             account_id=self.account_id,
@@ -101,8 +101,7 @@ class Stores:
             partitions=partitions,
             **fixed,
         )
-        self.provisioning.create_store(description)
-        return description
+        return self.provisioning.create_store(description)
 
     def open(self, store_name: str) -> Transport:
         """A new instance."""
