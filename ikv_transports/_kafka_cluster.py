@@ -126,7 +126,8 @@ class KafkaCluster:
             if code_of(exc) in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
                 return None
             raise
-        return Topic(str(described.topic_id), len(described.partitions))
+        # As Java writes it: a token's identity takes no "+" and no "/".
+        return Topic(str(described.topic_id).replace("+", "-").replace("/", "_"), len(described.partitions))
 
     def topics(self, names: Iterable[str]) -> dict[str, Topic | None]:
         """The topics of these names, None for those that are not there."""

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from ikv_transports._kafka_cluster import KafkaCluster, Topic
 from ikv_transports._kafka_options import KafkaTransportOptions
@@ -39,6 +40,9 @@ __all__ = ["KafkaTransport", "KafkaTransportOptions"]
 
 _log = logging.getLogger(__name__)
 
+_ROOM: Final = 2 * RECORD_OVERHEAD
+"""What an event needs beside its own bytes: Kafka's, and a key that is not long. The writer counts both exactly."""
+
 
 class KafkaTransport:
     """A client of one store's topic."""
@@ -48,14 +52,12 @@ class KafkaTransport:
     ) -> None:
         """`largest`: the topic's max.message.bytes, None where we may not know it."""
         described = record.described(topic.id)
-        limit = described.max_event_bytes + RECORD_OVERHEAD if largest is None else largest
+        limit = described.max_event_bytes + _ROOM if largest is None else largest
         self._cluster = cluster
         self._topic = record.topic
         self._largest = limit
         self._compacted = compacted
-        self._description = replace(
-            described, max_event_bytes=min(described.max_event_bytes, max(1, limit - RECORD_OVERHEAD))
-        )
+        self._description = replace(described, max_event_bytes=min(described.max_event_bytes, max(1, limit - _ROOM)))
         self._watch = TopicWatch(cluster, record.topic, topic)
         self._writer = KafkaWriter(cluster, record.topic, identity=self._description.identity, limit=limit)
         self._lock = threading.Lock()

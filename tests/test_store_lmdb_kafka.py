@@ -23,6 +23,7 @@ class TestLmdbKafka(StoreSuite):
     backend = "lmdb"
     transport = "kafka"
     transport_options: ClassVar[dict[str, Any]] = OPTIONS
+    carries_no_value = True
 
 
 TestLmdbKafkaMachine = store_machine("lmdb", "kafka", partitions=3, max_examples=4, transport_options=OPTIONS).TestCase
