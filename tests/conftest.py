@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -70,6 +70,26 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> str:
         require_part("kafka", available=False, how=f"{exc}; {broker.HOW}")
         raise
     return address
+
+
+@pytest.fixture(scope="session")
+def kafka_brokers() -> Iterator[Callable[..., Any]]:
+    """`kafka_brokers(directory)`: a broker of the test's own, to be started, killed and frozen; ends with the tests."""
+    module = load_service("kafka_broker")
+    made: list[Any] = []
+
+    def make(directory: Path, **settings: str) -> Any:
+        try:
+            jars = module.fetch(module.cache())
+        except module.NoBroker as exc:
+            require_part("kafka", available=False, how=f"{exc}; {module.HOW}")
+            raise
+        made.append(module.Broker(jars, directory, settings))
+        return made[-1]
+
+    yield make
+    for broker in made:
+        broker.kill()
 
 
 def load_service(name: str) -> Any:
