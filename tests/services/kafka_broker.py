@@ -142,6 +142,11 @@ class Broker:
         """SIGCONT."""
         os.kill(self.pid, signal.SIGCONT)
 
+    def tool(self, name: str, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        """Run one of Kafka's own tools, a Java class, to its end."""
+        command = ["java", *JAVA, "-cp", f"{self._jars}/*", name, *arguments]
+        return subprocess.run(command, input=stdin, capture_output=True, timeout=STARTING)
+
     def complaints(self) -> str:
         """The end of what it wrote."""
         with contextlib.suppress(OSError):
@@ -187,10 +192,10 @@ def _settings(port: int, controller: int, data: Path) -> dict[str, str]:
         "node.id": "1",
         "controller.quorum.voters": f"1@127.0.0.1:{controller}",
         "controller.listener.names": "CONTROLLER",
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
-        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
-        "inter.broker.listener.name": "PLAINTEXT",
+        "listeners": f"CLIENTS://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
+        "advertised.listeners": f"CLIENTS://127.0.0.1:{port}",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,CLIENTS:PLAINTEXT",
+        "inter.broker.listener.name": "CLIENTS",
         "log.dirs": str(data),
         "auto.create.topics.enable": "false",
         "default.replication.factor": "1",
@@ -199,6 +204,9 @@ def _settings(port: int, controller: int, data: Path) -> dict[str, str]:
         "transaction.state.log.replication.factor": "1",
         "transaction.state.log.min.isr": "1",
         "transaction.state.log.num.partitions": "1",
+        # One that was killed is forgotten soon, and may come back.
+        "broker.session.timeout.ms": "1500",
+        "broker.heartbeat.interval.ms": "300",
         "log.index.size.max.bytes": "65536",
         "log.retention.check.interval.ms": "500",
         "num.network.threads": "2",
