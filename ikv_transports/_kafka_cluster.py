@@ -263,19 +263,20 @@ class KafkaCluster:
     def _raise(self, doing: str, exc: KafkaException) -> NoReturn:
         raise self.translated(doing, exc) from exc
 
-    def translated(self, doing: str, exc: KafkaException) -> IKVError:
+    def translated(self, doing: str, exc: KafkaException, *, waited: float | None = None) -> IKVError:
         """What to raise instead: StoreAccessError where the brokers refuse us, else TransportError."""
         self._admin.poll(0)
         if is_refusal(code_of(exc)):
             return StoreAccessError(self._store_name or "*", self.account_id)
         if code_of(exc) in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
-            return self.unreachable()
+            return self.unreachable(waited)
         return TransportError(f"{doing} failed: {text_of(exc)}")
 
-    def unreachable(self) -> TransportError:
-        """That no broker answers, with what is known of why."""
+    def unreachable(self, waited: float | None = None) -> TransportError:
+        """That no broker answers, with what is known of why; `waited` seconds, by default those of the options."""
+        seconds = self.options.timeout if waited is None else waited
         why = f" ({text_of(self._complaint)})" if self._complaint is not None else ""
         return TransportError(
-            f"no broker of {self.options.bootstrap_servers} answered within {self.options.timeout:g} s{why}; look "
+            f"no broker of {self.options.bootstrap_servers} answered within {seconds:g} s{why}; look "
             "whether they run and can be reached from here, and whether security_protocol is theirs"
         )

@@ -66,7 +66,7 @@ class TopicWatch:
         try:
             topic = self._cluster.found(answer)
         except KafkaException as exc:
-            self._silent = self._cluster.translated(f"asking for topic {self._name!r}", exc)
+            self._silent = self._cluster.translated(f"asking for topic {self._name!r}", exc, waited=_PATIENCE)
             self._next = time.monotonic() + _EVERY_IN_TROUBLE
             return
         self._silent = None

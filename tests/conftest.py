@@ -94,6 +94,8 @@ def kafka_brokers() -> Iterator[Callable[..., Any]]:
 
 def load_service(name: str) -> Any:
     """A module of services/, which is no package."""
+    if name in sys.modules:
+        return sys.modules[name]
     path = Path(__file__).parent / "services" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import re
 import select
@@ -56,8 +57,25 @@ def cache() -> Path:
     return Path(root) / "ikvcore" / f"kafka-{version}"
 
 
+@functools.cache
+def _why_not(directory: Path) -> str | None:
+    """Fetch the jars; why they cannot be had, which is found out once, since it may take long."""
+    try:
+        _make_sure(directory)
+    except NoBroker as exc:
+        return str(exc)
+    return None
+
+
 def fetch(directory: Path) -> Path:
     """The directory of the jars; they are fetched where they are not there. Raises NoBroker."""
+    why_not = _why_not(directory)
+    if why_not is not None:
+        raise NoBroker(why_not)
+    return directory / "jars"
+
+
+def _make_sure(directory: Path) -> None:
     if shutil.which("java") is None:
         raise NoBroker("there is no java")
     done = directory / "pom.xml"
@@ -71,7 +89,6 @@ def fetch(directory: Path) -> Path:
                     shutil.copy(POM, done)
         except OSError as exc:
             raise NoBroker(f"the jars cannot be kept in {directory}: {exc}") from exc
-    return directory / "jars"
 
 
 def _is_current(done: Path) -> bool:
