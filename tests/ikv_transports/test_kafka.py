@@ -308,7 +308,10 @@ def test_what_the_reports_say_is_what_is_raised(
         assert raised.value.taken.positions == {0: 8}
 
 
-def test_raising_callbacks_harm_neither_writes_nor_reads(stores: Stores, caplog: pytest.LogCaptureFixture) -> None:
+def test_raising_callbacks_harm_neither_writes_nor_reads(
+    stores: Stores, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_kafka_producers, "_IDLE", 0.0)
     called = threading.Event()
 
     def raising(_: str) -> None:
@@ -328,6 +331,9 @@ def test_raising_callbacks_harm_neither_writes_nor_reads(stores: Stores, caplog:
     publish(log, b"after")
     assert got == [b"%d" % n for n in range(10)]
     assert "a callback of the Kafka" in caplog.text
+    shared = log._writer._shared
+    log.close()
+    shared._thread.join(30)  # else it would go on to raise beside other tests
 
 
 def test_what_is_not_acknowledged_at_close_has_an_unknown_outcome(
