@@ -289,6 +289,7 @@ def _run(directory: Path) -> None:
 
 def main(arguments: list[str]) -> None:
     """See the top."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # and so end the broker too
     match arguments:
         case ["fetch"]:
             fetch(cache())
