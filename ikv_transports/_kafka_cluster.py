@@ -26,6 +26,7 @@ from ikvcore.models import Secret
 
 __all__ = ["DRIVER_LOG", "KafkaCluster", "Topic"]
 
+_log = logging.getLogger("ikv_transports.kafka")
 DRIVER_LOG: Final = logging.getLogger("ikv_transports.kafka.driver")
 """What librdkafka itself has to say."""
 _LOOK: Final = 0.1
@@ -74,7 +75,7 @@ class KafkaCluster:
     def client(self, kind: Callable[..., _T], own: Properties) -> _T:
         """An AdminClient, Consumer or Producer. Raises InvalidOptionError for properties that librdkafka refuses."""
         try:
-            return kind({"error_cb": self._complain, **self.properties(own)}, logger=DRIVER_LOG)
+            return kind({"error_cb": self._complain, **_harmless(self.properties(own))}, logger=DRIVER_LOG)
         except (KafkaException, ValueError, TypeError) as exc:
             # The text of a refused value may hold the value, which can be a secret.
             error = exc.args[0] if isinstance(exc, KafkaException) else None
@@ -280,3 +281,23 @@ class KafkaCluster:
             f"no broker of {self.options.bootstrap_servers} answered within {seconds:g} s{why}; look "
             "whether they run and can be reached from here, and whether security_protocol is theirs"
         )
+
+
+def _harmless(properties: Properties) -> Properties:
+    """The same, whose callbacks raise nothing: an exception comes out of whatever call librdkafka runs one in, closing
+    too. That of `oauth_cb` is an answer, and stays."""
+    return {
+        name: _caught(name, value) if callable(value) and name != "oauth_cb" else value
+        for name, value in properties.items()
+    }
+
+
+def _caught(name: str, callback: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        try:
+            return callback(*arguments)
+        except Exception:
+            _log.exception("the callback %s of the Kafka client's properties raised", name)
+            return None
+
+    return call

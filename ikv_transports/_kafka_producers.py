@@ -64,8 +64,8 @@ class SharedProducer:
         while not self._stopped and not self._is_idle():
             try:
                 self.producer.poll(_SERVE)
-            except Exception:  # a callback of the user's properties; deliveries go on
-                _log.exception("a callback of the Kafka producer raised")
+            except Exception:  # deliveries have to go on
+                _log.exception("serving the Kafka producer failed")
 
     def _is_idle(self) -> bool:
         """Whether nobody has used it for long: then it is in the table no longer."""

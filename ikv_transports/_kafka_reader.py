@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -20,8 +19,6 @@ from ikvcore.models import Bounds, LogMessage, Polled, Position, Start
 from ikvcore.witness import check_start
 
 __all__ = ["KafkaSubscription", "read_all"]
-
-_log = logging.getLogger("ikv_transports.kafka")
 
 _SLICE: Final = 0.05
 """A consumer that waits cannot be woken; so it waits no longer at a time."""
@@ -212,8 +209,6 @@ class KafkaSubscription:
             arrived += _next(self._opened(), wanted - len(arrived), 0 if arrived else wait)
         except KafkaException as exc:
             raise self._cluster.translated("reading the log", exc) from exc
-        except Exception:  # a callback of the user's properties
-            _log.exception("a callback of the Kafka consumer raised")
         return arrived
 
     # -- errors --------------------------------------------------------------------------------
