@@ -160,12 +160,15 @@ def test_a_trace_is_read(tmp_path: Path) -> None:
         f'7 unlinkat(8<{escaped(place)}>, "{escaped("f")}", 0) = 0',
         f'7 pwrite64(5<{file}>(deleted), "\\x44", 1, 0) = 1',
         f'9 rename("{escaped(place / "tmp")}", "{escaped(place / "d/log")}" <unfinished ...>',
+        f"6 lseek(5<{escaped(place / 'died')}>, 0, SEEK_CUR) = ?",  # they ended inside of it
+        f"5 fsync(5<{escaped(place / 'too')}> <unfinished ...>",
+        "5 <... fsync resumed>)   = ?",
     ]
     (tmp_path / "trace").write_text("\n".join(lines))
     trace = read_trace(tmp_path / "trace", place, said, {"f": b"1"})
     assert trace.names == {"f": 0}
     assert trace.contents == {0: b"1"}
-    assert trace.unfinished == {"tmp", "d/log"}
+    assert trace.unfinished == {"tmp", "d/log", "died", "too"}
     assert trace.steps == [
         Acknowledged("1"),
         Written(0, 4096, b"AB"),

@@ -24,6 +24,8 @@ _UNKNOWN: Final = ("link", "linkat", "symlink", "symlinkat", "truncate", "copy_f
 """Calls that change files and are not played back: a run that makes one of them in the directory is refused."""
 _KEEP_SIZE: Final = "FALLOC_FL_KEEP_SIZE"
 _CALL: Final = re.compile(r"^(\d+) +(\w+)\((.*)$", re.DOTALL)
+_DIED: Final = re.compile(r"\) += \?$")
+"""The end of a call in which its process ended: whether it was carried out is not known."""
 _RESUMED: Final = re.compile(r"^(\d+) +<\.\.\. (\w+) resumed>(.*)$", re.DOTALL)
 _FILE: Final = re.compile(r"^(\d+)<([^>]*)>(\(deleted\))?")
 _PLACE: Final = re.compile(r"^(?:AT_FDCWD|\d+)<([^>]*)>")
@@ -142,8 +144,11 @@ def _calls(trace: Path, reading: _Reading) -> Iterator[tuple[str, str, int]]:
         call = _CALL.match(line)
         if resumed:
             said, step = begun.pop(resumed[1], ("", len(reading.steps)))
-            yield resumed[2], said + resumed[3], step
-        elif call and call[3].endswith("<unfinished ...>"):
+            if _DIED.search(resumed[3]):
+                begun[resumed[1]] = said + resumed[3], step
+            else:
+                yield resumed[2], said + resumed[3], step
+        elif call and (call[3].endswith("<unfinished ...>") or _DIED.search(call[3])):
             begun[call[1]] = call[3].removesuffix("<unfinished ...>"), len(reading.steps)
         elif call:
             yield call[2], call[3], len(reading.steps)
