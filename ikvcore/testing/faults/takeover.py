@@ -41,6 +41,8 @@ class _Tally:
     seconds: list[float] = field(default_factory=list)
     fenced: int = 0
     killed: int = 0
+    kept: int = 0
+    """Silent ones that could not be replaced: struck again."""
     wrong: list[str] = field(default_factory=list)
 
 
@@ -86,12 +88,18 @@ class _Mount:
 
     def replaced(self, victim: Process, since: float) -> float:
         """Wait until another process has committed; the seconds that took."""
+        took = self.replaced_or(lambda: False, victim, since)
+        assert took is not None
+        return took
+
+    def replaced_or(self, else_: Callable[[], bool], victim: Process, since: float) -> float | None:
+        """The same; None where `else_` came about instead."""
 
         def committed() -> float:
             return max((r.marks.last_commit for r in self.readers if r is not victim), default=0.0)
 
-        until(lambda: committed() > since, f"a successor of {victim.name} commits", 40.0)
-        return committed() - since
+        until(lambda: committed() > since or else_(), f"a successor of {victim.name} commits", 40.0)
+        return committed() - since if committed() > since else None
 
     def replace(self, victim: Process) -> None:
         """A new reader instead of one that has died."""
@@ -173,16 +181,31 @@ def _hold_loop(mount: _Mount, tally: _Tally) -> None:
 
 
 def _silence(mount: _Mount, tally: _Tally, number: int) -> None:
+    while not _silenced(mount, tally, number):
+        tally.kept += 1
+
+
+def _silenced(mount: _Mount, tally: _Tally, number: int) -> bool:
+    """Whether it was replaced. One that fell silent in a write transaction keeps the engine's lock, and nobody may kill
+    it, since it is not stopped: it goes on as if nothing had been."""
     victim = mount.ingester()
     stalls = victim.marks.get("stalls")
     victim.signal(number)
     until(lambda: victim.marks.get("stalls") > stalls, "it falls silent")
     since, fenced = time.monotonic(), victim.marks.get("fenced")
     time.sleep(0.05)  # a commit that had begun may end; what it counts, it counts when it can speak again
-    commits = victim.marks.get("commits") + (victim.marks.stage in _INSIDE)
-    took = mount.replaced(victim, since)
+    inside = victim.marks.stage in _INSIDE
+    commits = victim.marks.get("commits") + inside
+
+    def went_on() -> bool:
+        return inside and victim.marks.get("commits") > commits
+
+    took = mount.replaced_or(went_on, victim, since)
+    if took is None:
+        return False
     tally.seconds.append(took)
     mount.resumed(victim, commits, fenced, tally)
+    return True
 
 
 _KINDS: Final = (
@@ -233,6 +256,7 @@ def run(
             total.seconds += tally.seconds
             total.fenced += tally.fenced
             total.killed += tally.killed
+            total.kept += tally.kept
             total.wrong += tally.wrong
     for kind in kinds:
         tally = tallies[kind.fault]
@@ -253,6 +277,8 @@ def _words(kind: _Kind, tally: _Tally) -> str:
         parts.append(f"{tally.killed} killed after no write could begin for 5 s")
     if kind.strike is not _kill:
         parts.append(f"{tally.fenced} went on later, each fenced at its first commit")
+    if tally.kept:
+        parts.append(f"{tally.kept} more fell silent with the engine's write lock, and went on")
     return "; ".join(parts)
 
 
