@@ -144,10 +144,11 @@ def _calls(trace: Path, reading: _Reading) -> Iterator[tuple[str, str, int]]:
         call = _CALL.match(line)
         if resumed:
             said, step = begun.pop(resumed[1], ("", len(reading.steps)))
+            whole = said.rstrip() + resumed[3] if resumed[3].startswith(")") else said + resumed[3]
             if _DIED.search(resumed[3]):
-                begun[resumed[1]] = said + resumed[3], step
+                begun[resumed[1]] = whole, step
             else:
-                yield resumed[2], said + resumed[3], step
+                yield resumed[2], whole, step
         elif call and (call[3].endswith("<unfinished ...>") or _DIED.search(call[3])):
             begun[call[1]] = call[3].removesuffix("<unfinished ...>"), len(reading.steps)
         elif call:
