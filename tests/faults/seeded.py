@@ -19,6 +19,7 @@ from ikvcore import _commitplan, _ingest, _kvstorage, _mount, _progress, _reclai
 from ikvcore._events import decode_event
 from ikvcore.errors import FencedError, StorageError, TransportError
 from ikvcore.models import DeleteFields, WriteBatch
+from ikvcore.testing.faults.marks import Marks, Stage
 
 
 class Seeded(NamedTuple):
@@ -403,6 +404,31 @@ def silent_ones_killed() -> None:
         return silent
 
     ReplicaLoop._holder_is_silent = violent  # type: ignore[method-assign]
+
+
+def silent_inside_once() -> None:
+    """No fault, but the worst moment: the first long call of a process falls into a write transaction."""
+    asked = threading.Event()
+    signal_, at = signal.signal, Marks.at
+
+    def registered(number: int, handler: Any) -> Any:
+        def handle(*arguments: Any) -> None:
+            if number == signal.SIGUSR1 and not asked.is_set():
+                asked.set()
+                waiting.append(handler)
+            else:
+                handler(*arguments)
+
+        return signal_(number, handle)
+
+    def at_stage(marks: Marks, stage: int) -> None:
+        at(marks, stage)
+        if stage == Stage.TRANSACTION and waiting:
+            waiting.pop()()
+
+    waiting: list[Any] = []
+    signal.signal = registered  # type: ignore[assignment]
+    Marks.at = at_stage  # type: ignore[method-assign]
 
 
 def closed_under_others() -> None:

@@ -56,6 +56,14 @@ def test_a_takeover_that_is_late_or_violent_would_be_found(tmp_path: Path, fault
     assert [row.fault[: len(only)] for row in result.rows] == [only]
 
 
+def test_one_that_falls_silent_in_a_write_transaction_is_waited_for(tmp_path: Path) -> None:
+    """It holds the engine's lock and is not stopped: nobody may kill it, nobody can commit, and it is struck again."""
+    fault, only = f"{SEEDED}:silent_inside_once", "ingester silent: one C call"
+    result = takeover.run(times=1, seed=1, directory=tmp_path / "t", pair=Pair(), only=only, slack=3.0, fault=fault)
+    result.require()
+    assert "fell silent with the engine's write lock" in result.rows[0].happened
+
+
 def test_readers_killed_in_a_read_keep_no_pages(tmp_path: Path) -> None:
     """Not even their slots: there are fewer of them than readers are killed."""
     fault = f"{SEEDED}:few_reader_slots"
