@@ -11,7 +11,7 @@
 #   make faults                        the tests of faults in their full form, and their table in docs/reliability.md:
 #                                      hours
 #   make faults BACKEND=rocksdb        the same of another backend, with a table of its own
-#   make faults ARGS="--only threads"  one of them, and no table
+#   make faults ARGS="--only threads"  one of them: its lines of the table alone
 #   make reference                     write again what docs/ has from the code
 #   make proto                         compile the wire schema again
 #   make clean
@@ -58,7 +58,7 @@ demo: venv
 	$(PY) examples/flights/demo.py --backend $(BACKEND)
 
 faults: venv
-	$(PY) -m ikvcore.testing.faults --full --backend $(BACKEND) $(if $(ARGS),$(ARGS),--table docs/reliability.md)
+	$(PY) -m ikvcore.testing.faults --full --backend $(BACKEND) --table docs/reliability.md $(ARGS)
 
 reference: venv
 	$(PY) scripts/cli_reference.py

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ikvcore.testing.faults.checker import CHECKS
-from ikvcore.testing.faults.result import BEGIN, END
+from ikvcore.testing.faults.table import BEGIN, END
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
@@ -29,4 +29,4 @@ def test_the_checks_are_those_of_the_checker() -> None:
 
 @pytest.mark.parametrize("backend", ["lmdb", "sqlite", "rocksdb", "duckdb"])
 def test_the_table_of_faults_of_a_backend_has_its_place(backend: str) -> None:
-    assert PAGE.index(BEGIN.format(backend=backend)) < PAGE.index(END.format(backend=backend))
+    assert PAGE.index(BEGIN.format(of=backend)) < PAGE.index(END.format(of=backend))

@@ -11,7 +11,8 @@ from ikvcore.testing.faults import children, leaks, pinned, takeover, threads
 from ikvcore.testing.faults.__main__ import main
 from ikvcore.testing.faults.campaigns import CAMPAIGNS
 from ikvcore.testing.faults.leaks import Sample, grown
-from ikvcore.testing.faults.result import BEGIN, END, Result, Row, table, write_table
+from ikvcore.testing.faults.result import Result, Row
+from ikvcore.testing.faults.table import BEGIN, END, Line, code, lines, versions, write_table
 from ikvcore.testing.faults.target import Pair
 
 SEEDED = Path(__file__).with_name("seeded.py")
@@ -160,43 +161,75 @@ def test_what_is_flat_is_not_growth() -> None:
     assert grown(samples, rounds=30) == []
 
 
+def line(campaign: str, happened: str = "x") -> Line:
+    return Line(campaign, "a | b", "1,000", happened, "0", "3", "1234567")
+
+
+def write(document: Path, *new: Line, of: str = "lmdb", command: str = "make faults") -> str:
+    write_table(document, new, of=of, command=command, campaigns=["first", "second"])
+    return document.read_text()
+
+
 def test_the_table_replaces_the_one_before(tmp_path: Path) -> None:
     """And nothing else of the document."""
     document = tmp_path / "reliability.md"
-    begin, end = BEGIN.format(backend="lmdb"), END.format(backend="lmdb")
+    begin, end = BEGIN.format(of="lmdb"), END.format(of="lmdb")
     document.write_text(f"# Before\n\n{begin}\nan old table\n{end}\n\nAfter.\n")
-    row = Row(fault="a | b", times=1_000, happened="x", violations=0, seed=3, versions="Python 7, lmdb 8")
     for _ in range(2):
-        write_table(document, [row], backend="lmdb", command="make faults")
-    text = document.read_text()
+        text = write(document, line("first"))
     assert text.startswith("# Before\n")
     assert text.endswith("\nAfter.\n")
-    assert text.count("Written by `make faults`. Versions: Python 7, lmdb 8.\n") == 1
-    assert text.count("| a \\| b | 1,000 | x | 0 | 3 |\n") == 1
+    assert text.count(f"Written by `make faults`. Versions: {versions('lmdb')}.\n") == 1
+    assert text.count("| first | a \\| b | 1,000 | x | 0 | 3 | 1234567 |\n") == 1
     assert "an old table" not in text
+
+
+def test_a_campaign_that_is_run_alone_replaces_its_own_lines(tmp_path: Path) -> None:
+    """The others stay, in the order of the campaigns; but not those of another command, or of other versions."""
+    document = tmp_path / "reliability.md"
+    write(document, line("second"))
+    text = write(document, line("first"), line("first", "y"))
+    assert text.index("| first | a \\| b | 1,000 | x") < text.index("| first | a \\| b | 1,000 | y")
+    assert text.index("| 1,000 | y") < text.index("| second | a \\| b | 1,000 | x")
+    text = write(document, line("first", "z"))
+    assert (text.count("| first |"), text.count("| second |")) == (1, 1)
+    assert "| second |" not in write(document, line("first"), command="another")
+    document.write_text(write(document, line("second"), command="another").replace("Python 3", "Python 2"))
+    assert "| second |" not in write(document, line("first"), command="another")
 
 
 def test_each_backend_has_a_table_of_its_own(tmp_path: Path) -> None:
     document = tmp_path / "reliability.md"
     for backend in ("lmdb", "sqlite", "lmdb"):
-        row = Row(fault=backend, times=1, happened="x", violations=0, seed=3)
-        write_table(document, [row], backend=backend, command="make faults")
-    text = document.read_text()
+        text = write(document, line("first", backend), of=backend)
     assert text.index("faults of lmdb: begin") < text.index("| lmdb |") < text.index("faults of lmdb: end")
     assert text.index("faults of sqlite: begin") < text.index("| sqlite |") < text.index("faults of sqlite: end")
     assert text.count("| lmdb |") == 1
+
+
+def test_a_line_names_the_commit_of_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says where it was changed since; elsewhere than in a checkout nothing is known."""
+    result = Result(rows=[Row(fault="f", times=1_000, happened="x", violations=2, seed=3)], not_run=["why"])
+    monkeypatch.setattr("ikvcore.testing.faults.table._git", lambda word, *_: {"rev-parse": "abc", "status": ""}[word])
+    assert lines("c", result, 7) == [
+        ("c", "f", "1,000", "x", "2", "3", "abc"),
+        ("c", "c", "0", "NOT RUN: why", "0", "7", "abc"),
+    ]
+    monkeypatch.setattr("ikvcore.testing.faults.table._git", lambda word, *_: {"rev-parse": "abc"}.get(word, " M f.py"))
+    assert code() == "abc+"
+    monkeypatch.setattr("ikvcore.testing.faults.table._git", lambda *_: "")
+    assert code() == "unknown"
 
 
 def test_the_table_says_which_backend_and_what_is_not_run_on_it(tmp_path: Path) -> None:
     table = tmp_path / "reliability.md"
     given = ["--backend", "rocksdb", "--only", "damaged-logs", "--table", str(table), "--directory", str(tmp_path)]
     assert main(given) == 0
-    told, row = [line for line in table.read_text().splitlines() if "damaged-logs" in line]
-    command = "python -m ikvcore.testing.faults --backend rocksdb --only damaged-logs"
-    assert told.startswith(f"Written by `{command}`. Versions: ")
-    assert "rocksdict" in told
-    assert row.startswith("| damaged-logs | 0 | NOT RUN: ")
-    assert BEGIN.format(backend="rocksdb") in table.read_text()
+    text = table.read_text()
+    assert "\nWritten by `python -m ikvcore.testing.faults --backend rocksdb`. Versions: " in text
+    assert "rocksdict" in text
+    assert "\n| damaged-logs | damaged-logs | 0 | NOT RUN: " in text
+    assert BEGIN.format(of="rocksdb") in text
 
 
 @pytest.mark.parametrize(
@@ -243,13 +276,6 @@ def test_a_child_beside_its_parent_is_told_who_has_the_mount_of_a_backend_for_on
     )
     result.require()
     assert "MountBusyError" in result.rows[0].happened
-
-
-def test_rows_of_different_versions_tell_their_own() -> None:
-    rows = [Row(fault="a", times=1, happened="x", violations=0, seed=3, versions=version) for version in ("v", "w")]
-    text = table(rows)
-    assert "| Seed | Versions |\n" in text
-    assert "| a | 1 | x | 0 | 3 | v |\n| a | 1 | x | 0 | 3 | w |\n" in text
 
 
 def test_the_program_says_what_was_violated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,53 +8,56 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ikvcore.testing.faults.campaigns import CAMPAIGNS
-from ikvcore.testing.faults.result import Result, Row, of_pair, table, write_table
+from ikvcore.testing.faults.campaigns import CAMPAIGNS, Campaign
+from ikvcore.testing.faults.result import Result, Row
+from ikvcore.testing.faults.table import Line, lines, markdown, write_table
 from ikvcore.testing.faults.target import Pair
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 1 where something was violated."""
     given = _parser().parse_args(arguments)
-    names = given.only or list(CAMPAIGNS)
     pair = Pair(backend=given.backend)
-    rows: list[Row] = []
+    command = f"make faults{'' if pair.is_default else f' BACKEND={pair.backend}'}"
+    if not given.full:
+        command = f"python -m ikvcore.testing.faults --backend {pair.backend}"
+    return run_campaigns(CAMPAIGNS, given, pair, of=pair.backend, command=command)
+
+
+def run_campaigns(
+    campaigns: Mapping[str, Campaign], given: argparse.Namespace, pair: Pair, *, of: str, command: str
+) -> int:
+    """Run those that were asked for, one after the other, each on a place of its own; the exit status.
+
+    given: what `parser` parsed. of, command: see `write_table`, which is called after each of them: what a run has
+    found stays found if it is ended.
+    """
+    found: list[Line] = []
     good = True
     with tempfile.TemporaryDirectory(prefix="ikv-faults-", dir=given.directory) as place:
         os.environ["IKV_HOME"] = str(Path(place) / "home")
-        for name in names:
+        for name in given.only or campaigns:
             began = time.monotonic()
             _say(f"{name} ...")
-            result = _played(name, Path(place) / name, given.seed, pair, full=given.full)
-            found = [*result.rows, *(_not_run(name, reason, given.seed) for reason in result.not_run)]
-            rows += [of_pair(row, pair) for row in found]
+            result = _played(campaigns[name], name, Path(place) / name, given.seed, pair, full=given.full)
+            told = lines(name, result, given.seed)
+            found += told
             good = good and result.good
             for line in [*result.violations[:20], *(f"NOT RUN: {reason}" for reason in result.not_run)]:
                 _say(f"  {line}")
             _say(f"{name}: {'good' if result.good else 'VIOLATED'} in {time.monotonic() - began:.0f} s")
+            if given.table is not None:
+                write_table(given.table, told, of=of, command=command, campaigns=list(campaigns))
     _say("")
-    _say(table(rows))
-    if given.table is not None:
-        write_table(given.table, rows, backend=pair.backend, command=_command(given, pair))
+    _say(markdown(found))
     return 0 if good else 1
 
 
-def _command(given: argparse.Namespace, pair: Pair) -> str:
-    """What makes such a table again."""
-    chosen = "" if pair.is_default else pair.backend
-    if given.full and not given.only:
-        return f"make faults{chosen and f' BACKEND={chosen}'}"
-    words = ["python -m ikvcore.testing.faults", *(["--full"] if given.full else [])]
-    words += [f"--backend {chosen}"] if chosen else []
-    return " ".join([*words, *(f"--only {name}" for name in given.only or ())])
-
-
-def _played(name: str, directory: Path, seed: int, pair: Pair, *, full: bool) -> Result:
+def _played(campaign: Campaign, name: str, directory: Path, seed: int, pair: Pair, *, full: bool) -> Result:
     """A campaign's result; one that does not come to its end, since something hung or died, is a violation too."""
-    campaign = CAMPAIGNS[name]
     reason = campaign.why_not(pair)
     if reason:
         return Result(rows=[], not_run=[reason])
@@ -67,19 +70,22 @@ def _played(name: str, directory: Path, seed: int, pair: Pair, *, full: bool) ->
         return Result(rows=[Row(fault=name, times=0, happened=what, violations=1, seed=seed)], violations=[what])
 
 
-def _not_run(name: str, reason: str, seed: int) -> Row:
-    return Row(fault=name, times=0, happened=f"NOT RUN: {reason}", violations=0, seed=seed)
+def parser(campaigns: Sequence[str]) -> argparse.ArgumentParser:
+    """What `run_campaigns` takes."""
+    found = argparse.ArgumentParser(description="Run campaigns of faults and write their table.")
+    found.add_argument("--full", action="store_true", help="each fault as often as it is promised")
+    found.add_argument("--only", action="append", choices=campaigns, help="this campaign; may be repeated")
+    found.add_argument("--seed", type=int, default=1)
+    found.add_argument("--table", type=Path, help="a Markdown file in whose table the campaigns' lines are replaced")
+    found.add_argument("--directory", type=Path, help="where stores and mounts are made for the time")
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m ikvcore.testing.faults", description=__doc__)
-    parser.add_argument("--full", action="store_true", help="each fault hundreds of times")
-    parser.add_argument("--only", action="append", choices=list(CAMPAIGNS), help="this campaign; may be repeated")
-    parser.add_argument("--backend", default=Pair().backend, help="of the replicas; default %(default)s")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--table", type=Path, help="a Markdown file whose table of the backend is replaced")
-    parser.add_argument("--directory", type=Path, help="where stores and mounts are made for the time")
-    return parser
+    found = parser(list(CAMPAIGNS))
+    found.prog = "python -m ikvcore.testing.faults"
+    found.add_argument("--backend", default=Pair().backend, help="of the replicas; default %(default)s")
+    return found
 
 
 def _say(line: str) -> None:
