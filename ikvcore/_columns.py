@@ -21,7 +21,7 @@ __all__ = ["ColumnFields", "Columns"]
 class Columns:
     """Names and types of fields, in order, each name once. Compared by identity, so that caches are keyed cheaply."""
 
-    __slots__ = ("flags", "names", "places", "texts", "types")
+    __slots__ = ("flags", "is_plain", "names", "places", "texts", "types")
 
     def __init__(self, columns: Sequence[tuple[str, FieldType]]) -> None:
         self.names: tuple[str, ...]
@@ -30,6 +30,8 @@ class Columns:
         self.places = {name: place for place, name in enumerate(self.names)}
         self.texts = tuple([place for place, field_type in enumerate(self.types) if field_type is _STRING])
         self.flags = tuple([place for place, field_type in enumerate(self.types) if field_type is _BOOLEAN])
+        self.is_plain = not (self.texts or self.flags)
+        """Whether any bytes are values in their one form."""
 
 
 class ColumnFields(Mapping[str, FieldBytes]):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ikvcore import _decoder
+from ikvcore import _decoder, _templates
 from ikvcore._columns import ColumnFields
 from ikvcore._decoder import EventDecoder
 from ikvcore._events import BadEvent, decode_event, upsert_event
@@ -174,3 +174,74 @@ def test_what_is_never_looked_up_is_not_remembered() -> None:
     decoder = EventDecoder(STORES[0])
     decoder.decode(LogMessage(0, 0, b"", event(b"\x12", entry(*KEY) + entry("x", 5, b"a" * 300)), None))
     assert len(decoder._heads) == 1
+
+
+# -- templates ---------------------------------------------------------------------------------
+
+STAMP = 1_700_000_000_123_456_789
+
+
+def published(number: int, name: str = "alice", timestamp: int = STAMP) -> bytes:
+    """An event as writers publish it, 8 bytes and a text beside the key."""
+    fields = {
+        "id": (FieldType.STRING, name.encode()),
+        "n": (FieldType.INT64, number.to_bytes(8, "little")),
+        "on": (FieldType.BOOLEAN, b"\x01"),
+    }
+    return upsert_event(fields, timestamp)
+
+
+def test_an_event_laid_out_as_one_before_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = EventDecoder(STORES[0])
+    verdict(decoder, STORES[0], published(1))
+    verdict(decoder, STORES[0], published(2))  # the header is met
+    monkeypatch.setattr(_decoder, "EventOutline", None)
+    for value in (published(3), published(4, "carol")):
+        assert verdict(decoder, STORES[0], value) == verdict(None, STORES[0], value)
+
+
+def test_a_byte_that_differs_from_the_template_is_not_passed_over() -> None:
+    """Each byte of an event, changed in several ways: what protobuf reads in it is what is read."""
+    decoder, whole = EventDecoder(STORES[0]), published(7)
+    for place in range(len(whole)):
+        for byte in {0, 1, 2, 0x0A, 0x12, 0x7F, 0x80, 0xC3, 0xFF, whole[place] ^ 1, whole[place] ^ 0x80}:
+            for each in (whole, whole):
+                verdict(decoder, STORES[0], each)
+            value = whole[:place] + bytes((byte,)) + whole[place + 1 :]
+            assert verdict(decoder, STORES[0], value) == verdict(None, STORES[0], value), (place, byte)
+
+
+def test_each_event_has_the_time_of_its_own_header() -> None:
+    """Or its message's, where it has none."""
+    decoder = EventDecoder(STORES[0])
+    bare = b"\x0a\x00" + published(1)[2 + published(1)[1] :]
+    values = [published(n, timestamp=STAMP + n * 10**9) for n in range(5)]
+    for value in [*values, bare, bare, bare, *values]:
+        assert verdict(decoder, STORES[0], value) == verdict(None, STORES[0], value)
+
+
+def test_templates_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In their number, and the times and the fields that they remember."""
+    monkeypatch.setattr(_templates, "_MAX_TEMPLATES", 3)
+    monkeypatch.setattr(_decoder, "_MAX_TIMES", 3)
+    decoder = EventDecoder(STORES[0])
+    for number in range(1, 20):
+        for _ in range(2):
+            verdict(decoder, STORES[0], published(number, "a" * number, STAMP + number))
+        assert len(decoder._templates.by_length) <= 3
+        assert len(decoder._times) <= 3
+    monkeypatch.setattr(_templates, "_MAX_FIELDS", 2)
+    decoder = EventDecoder(STORES[0])
+    verdict(decoder, STORES[0], published(1))
+    assert not decoder._templates.by_length
+
+
+def test_a_template_that_does_not_fit_for_long_gives_way() -> None:
+    decoder, other = EventDecoder(STORES[0]), published(1).replace(b"\x01n", b"\x01m")
+    verdict(decoder, STORES[0], published(1))
+    learned = decoder._templates.by_length[len(other)]
+    for _ in range(_templates._PATIENCE - 1):
+        verdict(decoder, STORES[0], other)
+        assert decoder._templates.by_length[len(other)] is learned
+    verdict(decoder, STORES[0], other)
+    assert decoder._templates.by_length[len(other)].columns.names == ("id", "m", "on")
