@@ -62,12 +62,25 @@ class KeyForm:
     def __init__(self, max_key_bytes: int | None) -> None:
         self.longest = 0x1_0000_0000 if max_key_bytes is None else max_key_bytes - 1
         """The longest storage key that is stored as it is."""
+        self._prefixes: dict[int, bytes] = {}
+
+    def of_document(self, partition: int, key: bytes) -> bytes:
+        """The engine's key for a document."""
+        if len(key) + 2 > self.longest:
+            return self.stored(storage_key(partition, key))
+        prefix = self._prefixes.get(partition)
+        if prefix is None:
+            prefix = self._prefixes[partition] = self.stored(storage_key(partition, b""))
+        return prefix + key
 
     def stored(self, key: bytes) -> bytes:
         """The engine's key for a storage key."""
         if len(key) <= self.longest:
             return self.PLAIN + key
         return self.DIGEST + key[:2] + sha256(key[2:]).digest()
+
+
+_DIGEST: Final = KeyForm.DIGEST[0]
 
 
 def record_fields(record: bytes, view: SchemaView) -> dict[int, FieldBytes]:
@@ -144,6 +157,7 @@ class CommitPlan:
         self._counts: dict[int, Counts] = {}
         self._new_fields: dict[str, int] = {}
         self._new_shapes: dict[ShapeFields, Shape] = {}
+        self._nothing: Shape | None = None
         self._numbered: list[Shape] = []
         self._columns: dict[tuple[tuple[str, FieldType], ...], Columns] = {}
         self._merges: dict[tuple[Shape, Columns], tuple[Shape, _Pick]] = {}
@@ -166,8 +180,12 @@ class CommitPlan:
     def batch(self) -> WriteBatch:
         """The commit: changed records, counts and schema."""
         batch = WriteBatch()
+        partition, epoch, counts = -1, 0, Counts()
         for stored_key, draft in self._drafts.items():
-            self._finish(batch, stored_key, draft)
+            if draft.partition != partition:  # seldom: drafts come in the order of their keys
+                partition = draft.partition
+                epoch, counts = self._partition(partition).epoch, self._counts_of(partition)
+            self._finish(batch, stored_key, draft, epoch, counts)
         for partition, counts in self._counts.items():
             self._put(batch, counts.entry(partition))
         for partition in self._changed_partitions:
@@ -236,64 +254,63 @@ class CommitPlan:
         """The engine's key of the document that a mutation touches."""
         if isinstance(mutation, (DropFields, Clear)):
             return None
-        return self._keys.stored(storage_key(mutation.partition, mutation.key))
+        return self._keys.of_document(mutation.partition, mutation.key)
 
     def _prefetch(self, touched: Iterable[bytes | None]) -> None:
         """Read every record that mutations touch, in one call and in the engine's order."""
         stored_keys = sorted({stored_key for stored_key in touched if stored_key is not None} - self._drafts.keys())
         for stored_key, record in zip(stored_keys, self._engine.get_many(self._snapshot, stored_keys), strict=True):
-            self._drafts[stored_key] = self._load(stored_key, record)
+            if record is None:
+                self._drafts[stored_key] = _Draft(int.from_bytes(stored_key[1:3], "big"), None, (), None, False)
+            else:
+                self._drafts[stored_key] = self._load(stored_key, record)
 
-    def _load(self, stored_key: bytes, record: bytes | None) -> _Draft:
+    def _load(self, stored_key: bytes, record: bytes) -> _Draft:
         """The draft of a stored record, without what is masked at this place in the order."""
         partition = int.from_bytes(stored_key[1:3], "big")
-        if record is None:
-            return _Draft(partition, None, (), None, stored=False)
         if crc32(record, crc32(stored_key)) != CRC_RESIDUE:
             raise ReplicaDamagedError(f"the record of {stored_key[3:]!r} fails its checksum")
         state, (shape_id, epoch) = self._partition(partition), HEADER.unpack_from(record)
         if epoch < state.clear:
-            return _Draft(partition, None, (), None, stored=True)
+            return _Draft(partition, None, (), None, True)
         if shape_id == GENERAL:
-            draft = _Draft(partition, *self._shaped(general_fields(record)), record, stored=True)
+            draft = _Draft(partition, *self._shaped(general_fields(record)), record, True)
         else:
             shape = self._view.tables.shapes[shape_id]
-            draft = _Draft(partition, shape, shape.data(record), record, stored=True)
+            draft = _Draft(partition, shape, shape.data(record), record, True)
         if epoch < state.floor:
             self._remove(draft, {field_id for field_id, dropped in state.drops.items() if dropped > epoch})
         return draft
 
-    def _finish(self, batch: WriteBatch, stored_key: bytes, draft: _Draft) -> None:
-        """Write a draft back and keep the counts."""
-        if draft.shape is None and not draft.stored:
-            return
-        record = None
-        if draft.shape is not None:
-            record = self._record(draft.shape, draft, stored_key)
+    def _finish(self, batch: WriteBatch, stored_key: bytes, draft: _Draft, epoch: int, counts: Counts) -> None:
+        """Write a draft back and keep its partition's counts."""
+        shape, record = draft.shape, None
+        if shape is not None:
+            if shape.id != GENERAL or self._number(shape):
+                record = shaped_record(shape, draft.data, epoch=epoch, stored_key=stored_key)
+            else:
+                record = encode_record(None, shape.typed(draft.data), epoch=epoch, stored_key=stored_key)
             if record == draft.counted:
                 return
             batch.puts[stored_key] = record
-        else:
+        elif draft.stored:
             batch.deletes.add(stored_key)
-        counts = self._counts_of(draft.partition)
+        else:
+            return
         if draft.counted is not None:
             counts.remove(draft.counted)
         if record is not None:
             counts.add(record)
 
-    def _record(self, shape: Shape, draft: _Draft, stored_key: bytes) -> bytes:
-        epoch = self._partition(draft.partition).epoch
-        if shape.id == GENERAL and not self._number(shape):
-            return encode_record(None, shape.typed(draft.data), epoch=epoch, stored_key=stored_key)
-        return shaped_record(shape, draft.data, epoch=epoch, stored_key=stored_key)
-
     # -- values in a shape's order -------------------------------------------------------------
 
     def _empty(self, stored_key: bytes, key: bytes) -> tuple[Shape, tuple[bytes, ...]]:
         """A document of no fields yet; under a digest it carries its full key."""
-        if stored_key[:1] == KeyForm.DIGEST:
+        if stored_key[0] == _DIGEST:
             return self._shape(((FULL_KEY, FieldType.BYTES),)), (key,)
-        return self._shape(()), ()
+        if self._nothing is None:
+            self._nothing = self._shape(())
+        return self._nothing, ()
 
     def _shaped(self, fields: Mapping[int, FieldBytes]) -> tuple[Shape, tuple[bytes, ...]]:
         shape = self._shape(tuple(sorted((field_id, value[0]) for field_id, value in fields.items())))

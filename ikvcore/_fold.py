@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 from ikvcore.fields import FieldBytes
 from ikvcore.models import Clear, DeleteDocument, DeleteFields, DropFields, Mutation, Upsert
 
 __all__ = ["fold"]
 
-_DocumentMutation = Upsert | DeleteFields | DeleteDocument
+_DocumentMutation: TypeAlias = Upsert | DeleteFields | DeleteDocument
+_Documents: TypeAlias = dict[bytes, _DocumentMutation | list[_DocumentMutation]]
+"""What waits for each document: most often a single mutation, for which a list would cost more than the rest."""
 
 
 def fold(mutations: Iterable[Mutation]) -> list[Mutation]:
@@ -17,21 +20,31 @@ def fold(mutations: Iterable[Mutation]) -> list[Mutation]:
     order, between two drops or clears of its partition. What is of different partitions or documents commutes.
     """
     folded: list[Mutation] = []
-    waiting: dict[int, dict[bytes, list[_DocumentMutation]]] = {}
+    waiting: dict[int, _Documents] = {}
     for mutation in mutations:
         if isinstance(mutation, (DropFields, Clear)):
             _flush(waiting.pop(mutation.partition, {}), folded)
             folded.append(mutation)
-        else:
-            waiting.setdefault(mutation.partition, {}).setdefault(mutation.key, []).append(mutation)
+            continue
+        documents = waiting.get(mutation.partition)
+        if documents is None:
+            documents = waiting[mutation.partition] = {}
+        others = documents.setdefault(mutation.key, mutation)
+        if isinstance(others, list):
+            others.append(mutation)
+        elif others is not mutation:
+            documents[mutation.key] = [others, mutation]
     for documents in waiting.values():
         _flush(documents, folded)
     return folded
 
 
-def _flush(documents: dict[bytes, list[_DocumentMutation]], folded: list[Mutation]) -> None:
+def _flush(documents: _Documents, folded: list[Mutation]) -> None:
     for mutations in documents.values():
-        folded.extend(mutations if len(mutations) == 1 else _combine(mutations))
+        if isinstance(mutations, list):
+            folded.extend(_combine(mutations))
+        else:
+            folded.append(mutations)
 
 
 def _combine(mutations: Sequence[_DocumentMutation]) -> list[Mutation]:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate
 from typing import Any, Final, TypeAlias
 from zlib import crc32
 
@@ -68,6 +67,7 @@ class Shape:
         "_ends",
         "_ends_at",
         "_fixed",
+        "_start",
         "data_start",
         "fields",
         "fixed",
@@ -95,16 +95,24 @@ class Shape:
         self.order = (*self.fixed, *self.variable)
         """Field ids in the order in which a record holds their values."""
         self._fixed: struct.Struct | None = None
+        self._start: struct.Struct | None = None
         self._ends_at = offset
         self._ends = struct.Struct(f"<{len(self.variable)}I")
         self.data_start = offset + self._ends.size
 
-    def body(self, data: Sequence[bytes]) -> list[bytes]:
-        """The parts of a record's body; `data` has the values of exactly this shape's fields, in its order."""
+    def unsealed(self, epoch: int, data: Sequence[bytes]) -> bytes:
+        """A record but for its checksum; `data` has the values of exactly this shape's fields, in its order."""
+        start = self._start = self._start or self._start_struct()
         variable = data[len(self.fixed) :]
-        ends = accumulate(map(len, variable), initial=self.data_start)
-        next(ends)
-        return [*data[: len(self.fixed)], self._ends.pack(*ends), *variable]
+        ends, end = [], self.data_start
+        for value in variable:
+            end += len(value)
+            ends.append(end)
+        return b"".join((start.pack(self.id, epoch, *data[: len(self.fixed)], *ends), *variable))
+
+    def _start_struct(self) -> struct.Struct:
+        widths = [f"{FIXED_WIDTHS[self.types[field_id]]}s" for field_id in self.fixed]
+        return struct.Struct(f"{HEADER.format}{''.join(widths)}{len(self.variable)}I")
 
     def data(self, record: bytes) -> tuple[bytes, ...]:
         """Every value of a record of this shape, in its order."""
@@ -181,18 +189,15 @@ class Shape:
 def encode_record(shape: Shape | None, values: Mapping[int, FieldBytes], *, epoch: int, stored_key: bytes) -> bytes:
     """The record of `values`, in the layout of `shape`, or in the general one where that is None."""
     if shape is None:
-        return _sealed([HEADER.pack(GENERAL, epoch), *_general_body(values)], stored_key)
+        record = b"".join((HEADER.pack(GENERAL, epoch), *_general_body(values)))
+        return record + crc32(record, crc32(stored_key)).to_bytes(4, "little")
     data = [values[field_id][1] for field_id in shape.order]
     return shaped_record(shape, data, epoch=epoch, stored_key=stored_key)
 
 
 def shaped_record(shape: Shape, data: Sequence[bytes], *, epoch: int, stored_key: bytes) -> bytes:
     """The record of the values in `data`, which has exactly the fields of `shape` in its order."""
-    return _sealed([HEADER.pack(shape.id, epoch), *shape.body(data)], stored_key)
-
-
-def _sealed(parts: Sequence[bytes], stored_key: bytes) -> bytes:
-    record = b"".join(parts)
+    record = shape.unsealed(epoch, data)
     return record + crc32(record, crc32(stored_key)).to_bytes(4, "little")
 
 
