@@ -51,7 +51,14 @@ _FORGET_EVERY: Final = 128
 """Commits after which a writer gives up the pages that it has touched."""
 _MARGIN: Final = 1 << 20
 """Less free space than this beside what is written counts as a full disk: pages are copied on write."""
-_DAMAGED: Final = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)
+_DAMAGED: Final = (
+    lmdb.CorruptedError,
+    lmdb.CursorFullError,  # a tree deeper than any can be: its pages lead in a circle
+    lmdb.InvalidError,
+    lmdb.PageFullError,  # a page that was split and has no space all the same
+    lmdb.PageNotFoundError,
+    lmdb.VersionMismatchError,
+)
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 

@@ -185,13 +185,12 @@ def test_no_flipped_bit_makes_the_check_fail(file: Path) -> None:
         assert findings(file)
 
 
-def test_a_page_that_lmdb_cannot_follow_is_damage_of_the_replica(directory: Path) -> None:
-    """Then the replica is rebuilt; any other error of the engine would only be tried again."""
+def filled(directory: Path):  # type: ignore[no-untyped-def]
+    """A replica's storage of several pages, its last key, and what opens it again."""
     from ikv_backends.lmdb import LmdbOptions, LmdbStorage
     from ikvcore._kvstorage import KeyValueStorage
-    from ikvcore.errors import ReplicaDamagedError
     from ikvcore.fields import FieldType
-    from ikvcore.models import Projection, Upsert, storage_key
+    from ikvcore.models import Upsert
 
     def stored() -> KeyValueStorage:
         return KeyValueStorage(LmdbStorage(directory, LmdbOptions()), max_key_bytes=511)
@@ -200,16 +199,46 @@ def test_a_page_that_lmdb_cannot_follow_is_damage_of_the_replica(directory: Path
     keys = [b"key %04d" % number for number in range(600)]
     storage.apply([Upsert(0, key, {"id": (FieldType.STRING, key)}, None) for key in keys], meta={}, expect={})
     storage.close()
-    file = directory / "data.mdb"
+    return stored, keys[-1]
+
+
+def lead_astray(file: Path, first: int, page: int) -> None:
+    """Have all nodes of the root, from the `first` on, lead to a page."""
     root = branch(file) * PAGE
     (lower,) = struct.unpack_from("=H", file.read_bytes(), root + 12)
-    for index in range(1, (lower - 16) // 2):  # the first leads to the schema
+    for index in range(first, (lower - 16) // 2):
         (node,) = struct.unpack_from("=H", file.read_bytes(), root + 16 + 2 * index)
-        change(file, root + node, "=H", lambda _: 0xFFFF)
-        change(file, root + node + 2, "=H", lambda _: 0x7FFF)
+        change(file, root + node, "=H", lambda _: page & 0xFFFF)
+        change(file, root + node + 2, "=H", lambda _: page >> 16)
+
+
+@pytest.mark.parametrize("leads_to", ["a page that is not there", "the page itself"])
+def test_a_page_that_lmdb_cannot_follow_is_damage_of_the_replica(directory: Path, leads_to: str) -> None:
+    """Then the replica is rebuilt; any other error of the engine would only be tried again."""
+    from ikvcore.errors import ReplicaDamagedError
+    from ikvcore.models import Projection, storage_key
+
+    stored, key = filled(directory)
+    file = directory / "data.mdb"
+    lead_astray(file, 1, branch(file) if leads_to == "the page itself" else 0x7FFF_FFFF)  # 0 leads to the schema
     storage = stored()
     for read in (storage.get, lambda key, projection: storage.get_many([key], projection)):
         with pytest.raises(ReplicaDamagedError):
-            read(storage_key(0, keys[-1]), Projection(None))
+            read(storage_key(0, key), Projection(None))
     assert storage.verify()
+    storage.close()
+
+
+@pytest.mark.parametrize("leads_to", ["a page that is not there", "the page itself"])
+def test_a_bookkeeping_that_lmdb_cannot_reach_is_damage_of_the_replica(directory: Path, leads_to: str) -> None:
+    """It is read where a replica is opened: as any other error it would keep clients from starting for good."""
+    from ikvcore._progress import COMMIT_KEY
+    from ikvcore.errors import ReplicaDamagedError
+
+    stored, _ = filled(directory)
+    file = directory / "data.mdb"
+    lead_astray(file, 0, branch(file) if leads_to == "the page itself" else 0x7FFF_FFFF)
+    storage = stored()
+    with pytest.raises(ReplicaDamagedError):
+        storage.read_meta([COMMIT_KEY])
     storage.close()
