@@ -106,7 +106,7 @@ class KafkaTransport:
 
     def bounds(self) -> Mapping[int, Bounds]:
         self._check()
-        self._watch.check(silence=True)  # health asks here, and is not to wait for brokers that are known to be silent
+        self._watch.check(silence=True)  # figures are asked for here, which need not wait for brokers known to be silent
         return self._bounds(range(self._description.partitions))
 
     def size(self) -> int | None:

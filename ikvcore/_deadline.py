@@ -28,8 +28,11 @@ class Deadline:
         """Seconds left, 0.0 if none, None for ever."""
         return None if self._end is None else max(0.0, self._end - time.monotonic())
 
-    def check(self, missing: Mapping[int, int], reached: Mapping[int, int]) -> None:
-        """Raise WaitTimeoutError, with the positions that are missing, if the time is over."""
+    def check(self, missing: Mapping[int, int], reached: Mapping[int, int], why: object = None) -> None:
+        """Raise WaitTimeoutError, with the positions that are missing and why, where that is known, if the time is
+        over.
+        """
         if self.left() == 0.0:
             behind = ", ".join(f"partition {p} at {reached.get(p, 0)} of {end}" for p, end in missing.items())
-            raise WaitTimeoutError(f"{self._what} did not happen within {self._timeout:g} s: {behind}")
+            known = "" if why is None else f"; {why}"
+            raise WaitTimeoutError(f"{self._what} did not happen within {self._timeout:g} s: {behind}{known}")

@@ -372,7 +372,7 @@ class Replica:
         """Block until every position of `target` is reached. `report` is called now and then with the positions.
 
         Raises WaitTimeoutError; ShutDownError once `cancelled`; and at once what makes waiting vain: IngestHaltedError
-        for a partition waited for, LogTrimmedError, LogDivergedError.
+        for a partition waited for, LogTrimmedError, LogDivergedError. Servers that are silent may come back.
         """
         began = reported = time.monotonic()
         while True:
@@ -389,7 +389,7 @@ class Replica:
             if not missing and not damaged:
                 return
             now = time.monotonic()
-            deadline.check(missing, reached)
+            deadline.check(missing, reached, outlook.failure)
             if report is not None and now - reported >= _REPORT_SECONDS:
                 report(reached)
                 reported = now
@@ -424,7 +424,7 @@ def _raise_if_vain(outlook: Outlook, missing: Mapping[int, Position]) -> None:
     if isinstance(failure, (errors.LogTrimmedError, errors.LogDivergedError, ReplicaDamagedError)):
         # Even where nothing is missing: positions of a log that is not ours say nothing.
         raise errors.restore(type(failure), failure.args, vars(failure))
-    if missing and failure is not None:
+    if missing and failure is not None and not isinstance(failure, errors.LogUnavailableError):
         raise IngestHaltedError(dict.fromkeys(missing, str(failure)))
     halted = {p: reason for p, reason in outlook.halts.items() if p in missing}
     if halted:

@@ -197,9 +197,10 @@ class IKVReader(_Client):
     def wait_for(self, token: Token, timeout: float | None = None) -> None:
         """Block until the write that returned `token` is visible here, in the partitions of it that are held.
 
-        Raises WaitTimeoutError after `timeout` seconds (None: never); InvalidTokenError for a token of another store's
-        log, or of partitions of which none is held; IngestHaltedError, LogTrimmedError or LogDivergedError at once
-        where waiting is vain. The empty token is visible already.
+        Raises WaitTimeoutError after `timeout` seconds (None: never), also while the log's servers are silent, which it
+        names then; InvalidTokenError for a token of another store's log, or of partitions of which none is held;
+        IngestHaltedError, LogTrimmedError or LogDivergedError at once where waiting is vain. The empty token is visible
+        already.
         """
 
     @abstractmethod

@@ -36,6 +36,7 @@
     ├── TransportError                         the log failed
     │   ├── PartialPublishError                some partitions took the batch, others did not
     │   ├── OutcomeUnknownError                the events may or may not be in the log
+    │   ├── LogUnavailableError                the log's servers do not answer at the moment
     │   ├── LogTrimmedError                    the log no longer holds what comes next
     │   └── LogDivergedError                   the log is not the one that was followed so far
     ├── StorageError                           the replica's engine failed
@@ -80,6 +81,7 @@ __all__ = [
     "LoadError",
     "LogDivergedError",
     "LogTrimmedError",
+    "LogUnavailableError",
     "MissingExtraError",
     "MissingOptionError",
     "MountBusyError",
@@ -354,12 +356,18 @@ class ForkedError(LifecycleError):
 
 
 class StoreAccessError(IKVError, PermissionError):
-    """Unknown store, wrong passkey, or another account's store: which of them is not told."""
+    """Unknown store, wrong passkey, or another account's store: which of them is not told.
 
-    def __init__(self, store_name: str, account_id: str) -> None:
+    A log that lies on servers of its own repeats what those tell of it.
+    """
+
+    def __init__(self, store_name: str, account_id: str, *, told: str = "") -> None:
+        """`told`: why the log's servers let nobody in, and what to do."""
         super().__init__(
-            f"no store {store_name!r} for account {account_id!r} with this passkey; check the three, or create the "
-            "store with: ikv store create"
+            f"account {account_id!r} has no access to store {store_name!r}: {told}"
+            if told
+            else f"no store {store_name!r} for account {account_id!r} with this passkey; check the three, or create "
+            "the store with: ikv store create"
         )
 
 
@@ -432,6 +440,10 @@ class PartialPublishError(TransportError):
 
 class OutcomeUnknownError(TransportError):
     """The acknowledgement was lost: the events may or may not be in the log. Writing them again is safe."""
+
+
+class LogUnavailableError(TransportError):
+    """The log's servers do not answer. Readers go on by themselves when they do again, so waiting is not vain."""
 
 
 class LogTrimmedError(TransportError):

@@ -201,7 +201,11 @@ class Follower(Protocol):
 
 @runtime_checkable
 class Transport(Protocol):
-    """A store's log: partitions of messages, each in one order that all readers see."""
+    """A store's log: partitions of messages, each in one order that all readers see.
+
+    LogUnavailableError is for servers that are silent: who waits for a position goes on waiting then. Any other
+    TransportError that comes again and again halts ingest, and ends such waits.
+    """
 
     def describe(self) -> StoreDescription:
         """What was fixed when the store was provisioned; the same for the life of the instance."""

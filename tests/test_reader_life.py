@@ -136,6 +136,20 @@ def test_a_signal_handler_may_shut_down_a_reader_that_starts(tmp_path: Path) -> 
     assert done.stdout.endswith("gave up\n"), done.stderr
 
 
+def test_health_asks_no_log(reader: Any) -> None:
+    """It answers from what is known, however long the log's servers take; so it does not wait for them."""
+
+    class Silent:
+        def __getattr__(self, name: str) -> Any:
+            raise AssertionError(f"health asked the log: {name}")
+
+    log, reader._replica.transport = reader._replica.transport, Silent()
+    try:
+        assert reader.health().ready
+    finally:
+        reader._replica.transport = log
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_waiting_ends_when_its_reader_is_shut_down(reader: IKVReader, options: ClientOptions, shared: bool) -> None:
     """Whether or not another reader of the process keeps the mount open."""

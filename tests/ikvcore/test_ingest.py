@@ -28,6 +28,7 @@ from ikvcore.errors import (
     IngestHaltedError,
     LogDivergedError,
     LogTrimmedError,
+    LogUnavailableError,
     MountBusyError,
     StorageError,
     TransportError,
@@ -574,6 +575,48 @@ def test_a_storage_that_keeps_failing_halts_ingest_until_it_works(in_memory: Fai
         eventually(lambda: contents(in_memory) == expected(log.model), "the write is applied")
         replica.wait(token.positions, Deadline(PATIENCE, "the write"), cancelled=lambda: False)
         eventually(lambda: replica.loop.failure is None, "the failure is over")
+        check(in_memory, log)
+    finally:
+        close_replica(replica)
+
+
+class SilentIngester:
+    """Ingests nothing, since its log's servers are silent."""
+
+    def __init__(self) -> None:
+        self.halts: dict[int, str] = {}
+        self.asked = 0
+
+    def step(self, timeout: float) -> bool:
+        self.asked += 1
+        raise LogUnavailableError("no server of there:1 answers")
+
+    def wake(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_who_waits_while_servers_are_silent_goes_on_waiting_and_is_told_at_the_end(
+    in_memory: FailingStorage, log: Log
+) -> None:
+    """Ingest goes on by itself when they are back; only then would an error have been vain."""
+    replica = replica_of(log, in_memory)
+    try:
+        silent: Any = SilentIngester()
+        healthy, replica.loop._ingester = replica.loop._ingester, silent
+        eventually(lambda: silent.asked > 0, "the loop uses it")
+        token = log.put(0, "a", x=1)
+        eventually(lambda: replica.loop.failure is not None, "ingest counts as halted")
+        with pytest.raises(WaitTimeoutError, match=r"within 0.3 s: partition 0 at 0 of 1; no server of there:1"):
+            replica.wait(token.positions, Deadline(0.3, "the write"), cancelled=lambda: False)
+        waiter = threading.Thread(target=replica_wait, args=(replica, in_memory, token))
+        waiter.start()
+        asked = silent.asked
+        eventually(lambda: silent.asked > asked, "another try while somebody waits")
+        assert waiter.is_alive()
+        replica.loop._ingester = healthy
+        waiter.join(PATIENCE)
+        assert not waiter.is_alive()
         check(in_memory, log)
     finally:
         close_replica(replica)
