@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -18,20 +17,26 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
-from ikv_transports._kafka_errors import code_of, is_refusal, text_of
+from ikv_transports._kafka_clients import consumer_properties, new_client
+from ikv_transports._kafka_errors import Doing, code_of, is_refusal, is_untrusted, text_of, why_refused
 from ikv_transports._kafka_options import KafkaTransportOptions, Properties
-from ikvcore.errors import ForkedError, IKVError, InvalidOptionError, StoreAccessError, TransportError
+from ikvcore.errors import (
+    ForkedError,
+    IKVError,
+    InvalidOptionError,
+    LogUnavailableError,
+    StoreAccessError,
+    TransportError,
+)
 from ikvcore.forks import after_fork_in_child, leak
 from ikvcore.models import Secret
 
-__all__ = ["DRIVER_LOG", "KafkaCluster", "Topic"]
+__all__ = ["KafkaCluster", "Topic"]
 
-_log = logging.getLogger("ikv_transports.kafka")
-DRIVER_LOG: Final = logging.getLogger("ikv_transports.kafka.driver")
-"""What librdkafka itself has to say."""
 _LOOK: Final = 0.1
 _LOOK_AGAIN: Final = 0.01
-_RESERVE: Final = 64 * 1024 * 1024
+_OTHERS: Final = 1.0
+_SILENCE: Final = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
 _T = TypeVar("_T")
 
 
@@ -74,39 +79,18 @@ class KafkaCluster:
 
     def client(self, kind: Callable[..., _T], own: Properties) -> _T:
         """An AdminClient, Consumer or Producer. Raises InvalidOptionError for properties that librdkafka refuses."""
-        try:
-            return kind({"error_cb": self._complain, **_harmless(self.properties(own))}, logger=DRIVER_LOG)
-        except (KafkaException, ValueError, TypeError) as exc:
-            # The text of a refused value may hold the value, which can be a secret.
-            error = exc.args[0] if isinstance(exc, KafkaException) else None
-            told = error.str() if isinstance(error, KafkaError) else ""
-            why = told if told.startswith("No such configuration property") else type(exc).__name__
-            raise InvalidOptionError("config", Secret(""), f"librdkafka refuses one of its properties: {why}") from None
+        made = new_client(kind, {"error_cb": self._complain, **self.properties(own)}, self.options)
+        if isinstance(made, InvalidOptionError):
+            raise made
+        return made
 
     def consumer(self, *, largest: int) -> Consumer:
         """A consumer that is assigned partitions and positions, and belongs to no group."""
-        at_once = max(50 * 1024 * 1024, largest)
-        return self.client(
-            Consumer,
-            {
-                "group.id": "ikv-unused",  # the library wants one; it is never sent
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                # "earliest" silently replays and "latest" silently skips
-                "auto.offset.reset": "error",
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "fetch.max.bytes": at_once,
-                "receive.message.max.bytes": at_once + _RESERVE,
-                # The default lets a reader that was slow for a moment sleep for a second.
-                "fetch.queue.backoff.ms": 10,
-                "queued.max.messages.kbytes": 32 * 1024,
-                "reconnect.backoff.max.ms": 1_000,
-            },
-        )
+        return self.client(Consumer, consumer_properties(largest=largest))
 
     def _complain(self, error: KafkaError) -> None:
-        self._complaint = error
+        if self._complaint is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # which says less than the others
+            self._complaint = error
 
     # -- topics --------------------------------------------------------------------------------
 
@@ -138,7 +122,10 @@ class KafkaCluster:
         futures = self.ask(names, timeout=self.options.timeout)
         for future in futures.values():
             self._wait(future)
-        return {name: self._call("describing a topic", self.found, future) for name, future in futures.items()}
+        return {
+            name: self._call(Doing("describing", name, "Describe"), self.found, future)
+            for name, future in futures.items()
+        }
 
     def topic(self, name: str) -> Topic | None:
         """The topic of this name, None if there is none."""
@@ -161,7 +148,7 @@ class KafkaCluster:
         except KafkaException as exc:
             if code_of(exc) == KafkaError.TOPIC_ALREADY_EXISTS:
                 return False
-            self._raise("making a topic", exc)
+            self._raise(Doing("making", name, "Create"), exc)
         self._until_there(name)
         return True
 
@@ -193,7 +180,7 @@ class KafkaCluster:
             future.result(0)
         except KafkaException as exc:
             if code_of(exc) not in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
-                self._raise("deleting a topic", exc)
+                self._raise(Doing("deleting", name, "Delete"), exc)
 
     def settings(self, name: str) -> Mapping[str, str | None]:
         """A topic's settings; none where we may not read them."""
@@ -206,7 +193,7 @@ class KafkaCluster:
         except KafkaException as exc:
             if is_refusal(code_of(exc)):
                 return {}
-            self._raise("reading a topic's settings", exc)
+            self._raise(Doing("asking for the settings of", name, "DescribeConfigs"), exc)
 
     def bounds(self, name: str, partitions: Iterable[int]) -> dict[int, tuple[int, int]]:
         """First and end position of each partition: the end is that of the last transaction that is complete."""
@@ -228,8 +215,12 @@ class KafkaCluster:
         for future in futures.values():
             self._wait(future)
         return {
-            place.partition: self._call("asking for a partition's offsets", lambda each: int(each.result(0).offset), f)
-            for place, f in futures.items()
+            place.partition: self._call(
+                Doing("asking for the ends of", place.topic, "Describe"),
+                lambda each: int(each.result(0).offset),
+                future,
+            )
+            for place, future in futures.items()
         }
 
     # -- waiting -------------------------------------------------------------------------------
@@ -241,63 +232,60 @@ class KafkaCluster:
 
     def _wait(self, future: Future[Any]) -> None:
         """Until there is an answer, or until it is known that there will be none."""
-        deadline = time.monotonic() + self.options.timeout
+        began = time.monotonic()
         while True:
             try:
                 future.exception(_LOOK)
+                if code_of(future.exception(0)) not in _SILENCE:
+                    self._complaint = None
                 return
             except TimeoutError:
                 self._admin.poll(0)  # has _complain called
             complaint = self._complaint
             if complaint is not None and is_refusal(complaint.code()):
                 self._complaint = None
-                raise StoreAccessError(self._store_name or "*", self.account_id) from KafkaException(complaint)
-            if time.monotonic() > deadline + 1:
+                raise self._refused(complaint, None) from KafkaException(complaint)
+            waited = time.monotonic() - began
+            # Another broker may have a better certificate, but the same one does not get better.
+            if waited > self.options.timeout + 1 or (waited > _OTHERS and is_untrusted(complaint)):
                 raise self.unreachable()
 
-    def _call(self, doing: str, function: Callable[[Future[Any]], _T], future: Future[Any]) -> _T:
+    def _call(self, doing: Doing, function: Callable[[Future[Any]], _T], future: Future[Any]) -> _T:
         try:
             return function(future)
         except KafkaException as exc:
             self._raise(doing, exc)
 
-    def _raise(self, doing: str, exc: KafkaException) -> NoReturn:
+    def _raise(self, doing: Doing, exc: KafkaException) -> NoReturn:
         raise self.translated(doing, exc) from exc
 
-    def translated(self, doing: str, exc: KafkaException, *, waited: float | None = None) -> IKVError:
+    def translated(self, doing: Doing, exc: KafkaException, *, waited: float | None = None) -> IKVError:
         """What to raise instead: StoreAccessError where the brokers refuse us, else TransportError."""
         self._admin.poll(0)
         if is_refusal(code_of(exc)):
-            return StoreAccessError(self._store_name or "*", self.account_id)
-        if code_of(exc) in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
+            return self._refused(exc.args[0], doing)
+        if code_of(exc) in _SILENCE:
             return self.unreachable(waited)
         return TransportError(f"{doing} failed: {text_of(exc)}")
 
+    def _refused(self, error: KafkaError, doing: Doing | None) -> StoreAccessError:
+        return StoreAccessError(self._store_name or "*", self.account_id, told=self.why_refused(error, doing))
+
+    def why_refused(self, error: KafkaError, doing: Doing | None) -> str:
+        """What the brokers refuse, and the way out."""
+        user = self._properties.get("sasl.username")
+        return why_refused(error, doing, user=user, mechanism=self.options.sasl_mechanism)
+
     def unreachable(self, waited: float | None = None) -> TransportError:
         """That no broker answers, with what is known of why; `waited` seconds, by default those of the options."""
-        seconds = self.options.timeout if waited is None else waited
+        seconds, servers = self.options.timeout if waited is None else waited, self.options.bootstrap_servers
         why = f" ({text_of(self._complaint)})" if self._complaint is not None else ""
-        return TransportError(
-            f"no broker of {self.options.bootstrap_servers} answered within {seconds:g} s{why}; look "
+        if is_untrusted(self._complaint):  # that does not pass by itself
+            return TransportError(
+                f"the certificate of the brokers {servers} cannot be verified{why}; give as ssl_ca_location the file "
+                "of the certificates that sign it, and in bootstrap_servers the names that it was made for"
+            )
+        return LogUnavailableError(
+            f"no broker of {servers} answered within {seconds:g} s{why}; look "
             "whether they run and can be reached from here, and whether security_protocol is theirs"
         )
-
-
-def _harmless(properties: Properties) -> Properties:
-    """The same, whose callbacks raise nothing: an exception comes out of whatever call librdkafka runs one in, closing
-    too. That of `oauth_cb` is an answer, and stays."""
-    return {
-        name: _caught(name, value) if callable(value) and name != "oauth_cb" else value
-        for name, value in properties.items()
-    }
-
-
-def _caught(name: str, callback: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*arguments: Any) -> Any:
-        try:
-            return callback(*arguments)
-        except Exception:
-            _log.exception("the callback %s of the Kafka client's properties raised", name)
-            return None
-
-    return call

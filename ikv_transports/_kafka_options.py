@@ -16,6 +16,7 @@ Properties = dict[str, Any]
 """librdkafka's configuration: https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md"""
 
 _PROTOCOLS: Final = ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")
+_MECHANISMS: Final = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", "OAUTHBEARER", "GSSAPI")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _LARGEST_EVENT: Final = 512 * 1024 * 1024
 _OWN: Final = frozenset(
@@ -55,7 +56,7 @@ class KafkaTransportOptions:
     """host:port of one broker or more, separated by commas; the others are found from these."""
     security_protocol: str = _PROTOCOLS[0]
     """"plaintext", "ssl", "sasl_plaintext" or "sasl_ssl". Without SASL nobody checks the account and its passkey."""
-    sasl_mechanism: str = "SCRAM-SHA-512"
+    sasl_mechanism: str = _MECHANISMS[0]
     """With SASL: "SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", "OAUTHBEARER" or "GSSAPI"."""
     sasl_username: str | None = None
     """By default the account id."""
@@ -95,6 +96,8 @@ class KafkaTransportOptions:
             )
         if self.security_protocol not in _PROTOCOLS:
             raise InvalidOptionError("security_protocol", self.security_protocol, f"use one of {', '.join(_PROTOCOLS)}")
+        if self.sasl_mechanism not in _MECHANISMS:
+            raise InvalidOptionError("sasl_mechanism", self.sasl_mechanism, f"use one of {', '.join(_MECHANISMS)}")
         for name, topic in (("stores_topic", self.stores_topic), ("topic", self.topic)):
             if topic is not None and (_TOPIC.fullmatch(topic) is None or topic in (".", "..")):
                 raise InvalidOptionError(name, topic, "use 1 to 249 of A-Z, a-z, 0-9, '.', '_' and '-'")

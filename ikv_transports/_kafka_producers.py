@@ -13,9 +13,10 @@ import threading
 import time
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from ikv_transports._kafka_cluster import KafkaCluster
+from ikv_transports._kafka_errors import text_of
 from ikv_transports._kafka_options import Properties
 from ikvcore.forks import after_fork_in_child, leak
 
@@ -36,7 +37,7 @@ class SharedProducer:
         self.users = 0
         self._idle_since = 0.0
         self._stopped = False
-        self.producer: Producer = cluster.client(Producer, {**own, "error_cb": self._complain})
+        self.producer: Producer = cluster.client(Producer, own)
         self._thread = threading.Thread(target=self._serve, name="ikvcore-kafka-producer", daemon=True)
         self._thread.start()
         after_fork_in_child(self)
@@ -56,14 +57,15 @@ class SharedProducer:
         """See ikvcore.forks."""
         leak(self.producer)
 
-    def _complain(self, error: KafkaError) -> None:
-        if error.fatal():
-            self.broken = error
-
     def _serve(self) -> None:
         while not self._stopped and not self._is_idle():
             try:
                 self.producer.poll(_SERVE)
+            except (
+                KafkaException
+            ) as exc:  # this is how it tells what it cannot go on after: error_cb is not called then
+                self.broken = exc.args[0]
+                _log.error("the Kafka producer gives up, and the next write gets another: %s", text_of(exc))
             except Exception:  # deliveries have to go on
                 _log.exception("serving the Kafka producer failed")
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, TopicPartition
 
 from ikv_transports._kafka_cluster import KafkaCluster
-from ikv_transports._kafka_errors import text_of
+from ikv_transports._kafka_errors import OF_GROUPS, Doing, is_refusal, text_of
 from ikv_transports._kafka_watch import TopicWatch
 from ikvcore.errors import LogDivergedError, LogTrimmedError, TransportError
 from ikvcore.forks import after_fork_in_child, leak
@@ -213,7 +213,7 @@ class KafkaSubscription:
         try:
             arrived += _next(self._opened(), wanted - len(arrived), 0 if arrived else wait)
         except KafkaException as exc:
-            raise self._cluster.translated("reading the log", exc) from exc
+            raise self._cluster.translated(Doing("reading", self._topic, "Read"), exc) from exc
         return arrived
 
     # -- errors --------------------------------------------------------------------------------
@@ -224,6 +224,8 @@ class KafkaSubscription:
         It may have stopped to fetch the partition, so all are assigned anew, from where they were read to.
         """
         code = error.code()
+        if code in OF_GROUPS:
+            return
         self._watch.suspect()
         if code in _HARMLESS:
             return
@@ -232,6 +234,8 @@ class KafkaSubscription:
             return
         if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             self._out_of_range(partition)
+        if is_refusal(code):
+            raise self._cluster.translated(Doing("reading", self._topic, "Read"), KafkaException(error))
         if code == KafkaError._LOG_TRUNCATION:
             raise LogDivergedError(partition, f"its end was cut off below what was read of it ({text_of(error)})")
         raise TransportError(f"partition {partition} cannot be read: {text_of(error)}")
@@ -287,8 +291,8 @@ def read_all(cluster: KafkaCluster, topic: str) -> list[LogMessage]:
                     position = offset + 1
                 elif error.code() == KafkaError._PARTITION_EOF:
                     position = max(position, offset)
-                elif error.code() not in _HARMLESS:
-                    raise cluster.translated(f"reading topic {topic!r}", KafkaException(error))
+                elif error.code() not in _HARMLESS | OF_GROUPS:
+                    raise cluster.translated(Doing("reading", topic, "Read"), KafkaException(error))
     finally:
         consumer.close()
     return found

@@ -13,6 +13,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaException
 
 from ikv_transports._kafka_cluster import KafkaCluster, Topic
+from ikv_transports._kafka_errors import Doing
 from ikvcore.errors import IKVError, LogDivergedError, TransportError, restore
 
 __all__ = ["TopicWatch"]
@@ -66,7 +67,8 @@ class TopicWatch:
         try:
             topic = self._cluster.found(answer)
         except KafkaException as exc:
-            self._silent = self._cluster.translated(f"asking for topic {self._name!r}", exc, waited=_PATIENCE)
+            doing = Doing("describing", self._name, "Describe")
+            self._silent = self._cluster.translated(doing, exc, waited=_PATIENCE)
             self._next = time.monotonic() + _EVERY_IN_TROUBLE
             return
         self._silent = None

@@ -10,11 +10,10 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException
 
 from ikv_transports._kafka_cluster import KafkaCluster
-from ikv_transports._kafka_errors import NOT_TAKEN, is_refusal, text_of
+from ikv_transports._kafka_errors import NOT_TAKEN, Doing, is_refusal, text_of
 from ikv_transports._kafka_producers import SharedProducer, obtain_producer
 from ikvcore.errors import (
     EventTooLargeError,
-    IKVError,
     OutcomeUnknownError,
     PartialPublishError,
     TransportError,
@@ -61,7 +60,7 @@ class KafkaWriter:
         finally:
             with self._lock:
                 self._waiting.discard(batch)
-        return self._outcome(batch, {message.partition for message in messages})
+        return self._outcome(batch, shared.broken)
 
     def close(self) -> None:
         """Wait a while for what is being published; what is not acknowledged then has an unknown outcome."""
@@ -120,7 +119,8 @@ class KafkaWriter:
                     batch.give_up(messages[number:], exc.args[0], number)
                     return
 
-    def _outcome(self, batch: _Batch, partitions: set[int]) -> Token:
+    def _outcome(self, batch: _Batch, broken: KafkaError | None) -> Token:
+        """`broken`: why the producer gave up what it had, if it did."""
         if not batch.errors and batch.complete:
             return Token(self._identity, batch.reached)
         if not batch.complete:
@@ -129,27 +129,26 @@ class KafkaWriter:
                 "they may or may not be in the log. Writing them again is safe"
             )
         taken = Token(self._identity, {p: end for p, end in batch.reached.items() if p not in batch.errors})
-        cause = next(iter(batch.errors.values()))
+        cause = self._why(next(iter(batch.errors.values())), broken)
         nothing = [p for p in sorted(batch.errors) if p not in batch.reached and p not in batch.unknown]
         if len(nothing) < len(batch.errors):
             unclear = sorted(set(batch.errors) - set(nothing))
             raise OutcomeUnknownError(
-                f"partitions {unclear} may or may not have taken all of their events ({text_of(cause)}); "
+                f"partitions {unclear} may or may not have taken all of their events ({cause}); "
                 + (f"partitions {nothing} took nothing; " if nothing else "")
                 + (f"durable so far: {taken}. " if taken else "")
                 + "Writing them again is safe"
             )
         if taken:
-            raise PartialPublishError(taken, nothing, text_of(cause))
-        raise self._refused(cause)
+            raise PartialPublishError(taken, nothing, cause)
+        raise TransportError(f"nothing was published: {cause}")
 
-    def _refused(self, cause: KafkaError) -> IKVError:
-        if is_refusal(cause.code()):
-            return TransportError(
-                f"account {self._cluster.account_id!r} may not write to topic {self._topic!r} ({text_of(cause)}); "
-                "nothing was published"
-            )
-        return TransportError(f"nothing was published: {text_of(cause)}")
+    def _why(self, error: KafkaError, broken: KafkaError | None) -> str:
+        if broken is not None and error.code() in (KafkaError._FATAL, KafkaError._PURGE_QUEUE):
+            error = broken
+        if is_refusal(error.code()):
+            return self._cluster.why_refused(error, Doing("writing to", self._topic, "Write"))
+        return text_of(error)
 
 
 class _Batch:

@@ -106,7 +106,9 @@ class KafkaTransport:
 
     def bounds(self) -> Mapping[int, Bounds]:
         self._check()
-        self._watch.check(silence=True)  # figures are asked for here, which need not wait for brokers known to be silent
+        self._watch.check(
+            silence=True
+        )  # figures are asked for here, which need not wait for brokers known to be silent
         return self._bounds(range(self._description.partitions))
 
     def size(self) -> int | None:

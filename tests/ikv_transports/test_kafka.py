@@ -301,7 +301,7 @@ def test_what_the_reports_say_is_what_is_raised(
         for code in codes:
             batch.report(None if code is None else KafkaError(code), Reported(partition))
     with pytest.raises(expected) as raised:
-        writer._outcome(batch, {0, 1})
+        writer._outcome(batch, None)
     assert type(raised.value) is expected
     if isinstance(raised.value, PartialPublishError):
         assert raised.value.failed == (1,)
@@ -438,6 +438,7 @@ def test_no_passkey_is_in_any_topic_or_text(stores: Stores) -> None:
     [
         ({"bootstrap_servers": " "}, "host:port"),
         ({"security_protocol": "SSL"}, "plaintext, ssl"),
+        ({"sasl_mechanism": "SCRAM"}, "SCRAM-SHA-512, SCRAM-SHA-256"),
         ({"stores_topic": "a/b"}, "1 to 249"),
         ({"topic": ".."}, "1 to 249"),
         ({"topic": "ikv-stores"}, "describes the stores"),

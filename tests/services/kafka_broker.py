@@ -124,7 +124,8 @@ class Broker:
         self._process: subprocess.Popen[bytes] | None = None
         port, controller = free_ports(2)
         self.address = f"127.0.0.1:{port}"
-        self._settings = _settings(port, controller, directory / "data") | dict(settings or {})
+        self.settings = _settings(port, controller, directory / "data") | dict(settings or {})
+        """server.properties, as it is when it starts."""
 
     @property
     def pid(self) -> int:
@@ -137,7 +138,7 @@ class Broker:
         fresh = not (self._directory / "data").exists()
         self._directory.mkdir(parents=True, exist_ok=True)
         properties = self._directory / "server.properties"
-        properties.write_text("".join(f"{name}={value}\n" for name, value in self._settings.items()))
+        properties.write_text("".join(f"{name}={value}\n" for name, value in self.settings.items()))
         (self._directory / "log4j2.yaml").write_text(LOGGING)
         if fresh:
             self._java("kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", str(properties)).wait(STARTING)
