@@ -1,4 +1,5 @@
-"""Real data in every backend: the flights that left New York City in 2013, compared field by field with their file.
+"""Real data in every backend, through every log that is kept: the flights that left New York City in 2013, compared
+field by field with their file.
 
 Every 60th flight by default; all 336,776 with IKV_TEST_FLIGHTS=all in the environment.
 """
@@ -9,8 +10,10 @@ import csv
 import io
 import itertools
 import os
+import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -60,39 +63,62 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("flights")
 
 
-def options(home: Path, name: str) -> ClientOptionsBuilder:
-    return (
-        ClientOptionsBuilder()
-        .with_store_name("flights")
-        .with_account_id("demo")
-        .with_account_passkey("secret")
-        .with_mount_directory(home / f"mount-{name}")
-        .with_console_logging("ERROR")
-    )
-
-
-@pytest.fixture(scope="module")
-def published(text: str, home: Path) -> Token:
+@dataclass(frozen=True)
+class Log:
     """The flights in the log of a store, which all backends are filled from."""
+
+    transport: str
+    options: dict[str, Any]
+    account_id: str
+    home: Path
+    token: Token = field(default_factory=Token)
+
+    def builder(self, name: str) -> ClientOptionsBuilder:
+        return (
+            ClientOptionsBuilder()
+            .with_store_name("flights")
+            .with_account_id(self.account_id)
+            .with_account_passkey("secret")
+            .with_mount_directory(self.home / f"{self.transport}-{name}")
+            .with_transport(self.transport, **self.options)
+            .with_console_logging("ERROR")
+        )
+
+    def access(self) -> dict[str, Any]:
+        """What ikvcore.admin takes beside a store's name."""
+        return {
+            "account_id": self.account_id,
+            "account_passkey": "secret",
+            "transport": self.transport,
+            "transport_options": self.options,
+        }
+
+
+@pytest.fixture(scope="module", params=["local", "kafka"])
+def log(text: str, home: Path, request: pytest.FixtureRequest) -> Iterator[Log]:
+    servers = {"bootstrap_servers": request.getfixturevalue("kafka")} if request.param == "kafka" else {}
+    log = Log(request.param, servers, f"demo-{uuid.uuid4().hex[:8]}", home)
     file = home / "flights.csv"
     file.write_text(text)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("IKV_HOME", str(home / "ikv"))
-        admin.create_store("flights", account_id="demo", account_passkey="secret", primary_key="id", partitions=2)
-        with create_new_writer(options(home, "").build()) as writer:
+        admin.create_store("flights", **log.access(), primary_key="id", partitions=2)
+        with create_new_writer(log.builder("").build()) as writer:
             key = f"concat_ws('-', {', '.join(KEY)})"
             report = writer.load(file, primary_key=key, null="NA", batch_size=10_000)
-    assert not report.refused
-    return report.token
+        assert not report.refused
+        yield replace(log, token=report.token)
+        patched.setenv("IKV_HOME", str(home / "ikv"))
+        admin.delete_store("flights", **log.access())
 
 
 @pytest.mark.parametrize("backend", ["duckdb", "lmdb", "memory", "rocksdb", "sqlite"])
-def test_one_option_changes_the_backend_and_no_field(
-    backend: str, published: Token, expected: Flights, home: Path, monkeypatch: pytest.MonkeyPatch
+def test_one_option_changes_the_backend_or_the_log_and_no_field(
+    backend: str, log: Log, expected: Flights, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IKV_HOME", str(home / "ikv"))
-    with create_new_reader(options(home, backend).with_backend(backend).build()) as reader:
-        reader.wait_for(published, PATIENCE)
+    with create_new_reader(log.builder(backend).with_backend(backend).build()) as reader:
+        reader.wait_for(log.token, PATIENCE)
         assert reader.count() == len(expected)
         scanned = {str(key): dict(fields) for key, fields in reader.scan()}
         assert differences(scanned, expected) == []
