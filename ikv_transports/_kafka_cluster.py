@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from confluent_kafka import (
@@ -37,6 +38,9 @@ _LOOK: Final = 0.1
 _LOOK_AGAIN: Final = 0.01
 _OTHERS: Final = 1.0
 _SILENCE: Final = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
+_LATE: Final = 0.5
+_REFRESHING: Final = 0.3
+_REFRESH_EVERY: Final = 1.0
 _T = TypeVar("_T")
 
 
@@ -62,6 +66,7 @@ class KafkaCluster:
         self._store_name = store_name
         self._properties = options.properties(account_id, passkey)
         self._complaint: KafkaError | None = None
+        self._refreshed = 0.0
         self.forked_away = False
         self._admin = self.client(AdminClient, {})
         after_fork_in_child(self)
@@ -214,14 +219,12 @@ class KafkaCluster:
         )
         for future in futures.values():
             self._wait(future)
-        return {
-            place.partition: self._call(
-                Doing("asking for the ends of", place.topic, "Describe"),
-                lambda each: int(each.result(0).offset),
-                future,
-            )
-            for place, future in futures.items()
-        }
+        doing = Doing("asking for the ends of", places[0].topic, "Describe")
+        found = {place.partition: self._call(doing, _offset, future) for place, future in futures.items()}
+        for partition, offset in found.items():
+            if offset < 0:  # librdkafka's way to say that there is none, without an error
+                raise TransportError(f"partition {partition} has no leader that answers at present; try again")
+        return found
 
     # -- waiting -------------------------------------------------------------------------------
 
@@ -229,6 +232,19 @@ class KafkaCluster:
         """Raise ForkedError in a child of the process that made this."""
         if self.forked_away:
             raise ForkedError("log")
+
+    def hasten(self, asked: float) -> None:
+        """Call while an answer is awaited since `asked`: it may need brokers to be looked for.
+
+        What librdkafka asks the controller it asks the broker that it took for that one, and where this has died it
+        waits for it, trying to connect thousands of times a second, though others are there. New metadata ends that.
+        """
+        now = time.monotonic()
+        if now < max(asked + _LATE, self._refreshed + _REFRESH_EVERY):
+            return
+        self._refreshed = now
+        with suppress(KafkaException):
+            self._admin.list_topics(self.options.stores_topic, timeout=_REFRESHING)
 
     def _wait(self, future: Future[Any]) -> None:
         """Until there is an answer, or until it is known that there will be none."""
@@ -241,6 +257,7 @@ class KafkaCluster:
                 return
             except TimeoutError:
                 self._admin.poll(0)  # has _complain called
+                self.hasten(began)
             complaint = self._complaint
             if complaint is not None and is_refusal(complaint.code()):
                 self._complaint = None
@@ -289,3 +306,7 @@ class KafkaCluster:
             f"no broker of {servers} answered within {seconds:g} s{why}; look "
             "whether they run and can be reached from here, and whether security_protocol is theirs"
         )
+
+
+def _offset(answer: Future[Any]) -> int:
+    return int(answer.result(0).offset)

@@ -12,7 +12,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, Kafka
 
 from ikv_transports._kafka_cluster import KafkaCluster
 from ikv_transports._kafka_errors import OF_GROUPS, Doing, is_refusal, text_of
-from ikv_transports._kafka_watch import TopicWatch
+from ikv_transports._kafka_watch import Confirmation, TopicWatch
 from ikvcore.errors import LogDivergedError, LogTrimmedError, TransportError
 from ikvcore.forks import after_fork_in_child, leak
 from ikvcore.models import Bounds, LogMessage, Polled, Position, Start
@@ -56,6 +56,9 @@ class KafkaSubscription:
         self._cluster = cluster
         self._topic = topic
         self._watch = watch
+        self._confirmation = Confirmation(watch)
+        self._taken: Polled | None = None
+        """What was read, and may be of another topic of this name for all that is known yet."""
         self._check = check
         self._forget = forget
         self._positions = {partition: place.position for partition, place in start.items()}
@@ -138,13 +141,16 @@ class KafkaSubscription:
             while True:
                 self._check_open()
                 remaining = deadline - time.monotonic()
-                polled = self._take(max_messages, max_bytes, max(0.0, min(_SLICE, remaining)))
-                if polled.messages or polled.positions:
+                wait = max(0.0, min(_SLICE, remaining))
+                if self._taken is None:
+                    self._read(max_messages, max_bytes, wait)
+                if self._taken is not None and self._confirmation.came(wait):
+                    polled, self._taken = self._taken, None
                     return polled
                 self._watch.check(silence=True)
                 if self._woken or remaining <= 0:
                     self._woken = False
-                    return polled
+                    return Polled([], {})
 
     def wake(self) -> None:
         self._cluster.check_process()
@@ -169,6 +175,14 @@ class KafkaSubscription:
         if consumer is None or self._closed:
             raise TransportError("this subscription was closed; subscribe again")
         return consumer
+
+    def _read(self, max_messages: int, max_bytes: int, wait: float) -> None:
+        """Take what is there, and ask whether the topic is still the one that was opened."""
+        self._confirmation.space()
+        polled = self._take(max_messages, max_bytes, wait)
+        if polled.messages or polled.positions:
+            self._taken = polled
+            self._confirmation.begin()
 
     def _take(self, max_messages: int, max_bytes: int, wait: float) -> Polled:
         if self._lost:

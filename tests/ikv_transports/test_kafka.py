@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -119,7 +120,7 @@ def raised_by_polls(subscription: Any, expected: type[Exception], patience: floa
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         try:
-            poll(subscription, 0.2)
+            assert poll(subscription, 0.2) == []
         except expected as exc:
             return exc
     raise AssertionError(f"no {expected.__name__} within {patience} s")
@@ -170,6 +171,20 @@ def test_a_topic_made_again_under_its_name_is_another_log(stores: Stores, watchf
     publish(again, b"a", b"b", b"c")
     with pytest.raises(LogDivergedError):
         again.subscribe({0: Start(2, witness_of(log, seen[1]))})
+
+
+def test_nothing_of_a_topic_made_again_is_read_at_a_position_of_the_old_one(stores: Stores) -> None:
+    """librdkafka goes on in the new one where it is as long, and the watch asks every five seconds."""
+    topic = f"mine-{uuid.uuid4().hex[:8]}"
+    stores.create(options={"topic": topic})
+    log = stores.open()
+    publish(log, b"a", b"b")
+    subscription = log.subscribe({0: Start(2, witness_of(log, everything(log)[0][1]))})
+    stores.remove_topic(topic)
+    time.sleep(0.5)  # until the name can be had again
+    stores.make_topic(topic)
+    publish(stores.open(), b"c", b"d", b"e", b"f")
+    assert "made again" in str(raised_by_polls(subscription, LogDivergedError))
 
 
 def test_a_topic_that_is_gone_is_an_error_that_names_it(stores: Stores, watchful: None) -> None:
@@ -232,6 +247,20 @@ def test_a_topic_that_was_there_is_taken_as_it_is_and_stays(stores: Stores) -> N
     assert [m.value for m in everything(stores.open("second"))[0]] == [b"theirs"]
     stores.provisioning().delete_store("second")
     stores.remove_topic(topic)
+
+
+def test_a_partition_without_a_leader_is_an_error_and_no_position(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """librdkafka answers -1001, and no error."""
+    stores.create()
+    log = stores.open()
+    answer: Future[Any] = Future()
+    answer.set_result(SimpleNamespace(offset=-1001))
+    nowhere = SimpleNamespace(list_offsets=lambda places, **_: dict.fromkeys(places, answer))
+    monkeypatch.setattr(log._cluster, "_admin", nowhere)
+    with pytest.raises(TransportError, match="partition 0 has no leader"):
+        log.bounds()
 
 
 def test_positions_move_over_what_carries_no_message(stores: Stores) -> None:
