@@ -23,13 +23,13 @@ __all__ = ["Aim", "Arena", "until"]
 _LOOK: Final = 0.0002
 
 
-def until(true: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
-    """The first true answer. Raises TimeoutError that says what did not come."""
+def until(true: Callable[[], Any], what: str, patience: float = PATIENCE, look: float = _LOOK) -> Any:
+    """The first true answer; `look` seconds between two questions. Raises TimeoutError that says what did not come."""
     deadline = time.monotonic() + patience
     while not (answer := true()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {patience:.0f} s: {what}")
-        time.sleep(_LOOK)
+        time.sleep(look)
     return answer
 
 
@@ -77,15 +77,18 @@ class Arena:
 
     # -- the end -------------------------------------------------------------------------------
 
-    def settle(self, *, rebuild: bool = True) -> None:
-        """After all have ended: let one reader catch up and look, and have another replica built from the log."""
-        self._finish(Job(role="rebuilder", name="last", mount="mount"))
+    def settle(self, *mounts: str, rebuild: bool = True, **more: Any) -> None:
+        """After all have ended: let a reader of each of `mounts` (by default "mount") catch up and look, and have
+        another replica built from the log. `more` is what Job takes.
+        """
+        for mount in mounts or ("mount",):
+            self._finish(Job(role="rebuilder", name=f"last-{mount}", mount=mount, **more))
         if rebuild:
-            self._finish(Job(role="rebuilder", name="rebuilt", mount="rebuilt"))
+            self._finish(Job(role="rebuilder", name="last-rebuilt", mount="rebuilt", **more))
 
-    def check(self) -> list[Violation]:
-        """Everything that is wrong."""
-        checker = Checker(self.target, self.workload)
+    def check(self, **more: Any) -> list[Violation]:
+        """Everything that is wrong. `more` is what Checker takes."""
+        checker = Checker(self.target, self.workload, **more)
         return [*checker.run(), *self._caught_up(checker)]
 
     def acknowledged(self) -> int:
@@ -94,8 +97,8 @@ class Arena:
 
     @staticmethod
     def _caught_up(checker: Checker) -> Iterable[Violation]:
-        for name in ("last", "rebuilt"):
-            for line in checker.history.lives.get(name, ()):
+        for name, lines in checker.history.lives.items():
+            for line in lines if name.startswith("last-") else ():
                 if line["e"] == "looked" and not checker.reached_end(Inspection.from_json(line)):
                     yield Violation("documents", f"the replica {name} stands at {line['positions']}, before the end")
 

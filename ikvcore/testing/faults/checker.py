@@ -9,7 +9,7 @@ Each violation names the check that found it; CHECKS says what each of them hold
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from ikvcore.models import LogMessage, Mutation
@@ -55,13 +55,21 @@ class Checker:
     """
 
     def __init__(
-        self, target: Target, workload: Workload, *, log: Log | None = None, history: History | None = None
+        self,
+        target: Target,
+        workload: Workload,
+        *,
+        log: Log | None = None,
+        history: History | None = None,
+        foreign: Container[tuple[int, int]] = (),
     ) -> None:
+        """foreign: (partition, position) of messages of somebody who keeps no records: no call has asked for them."""
         self.target = target
         self.workload = workload
         self.log = log or _read_log(target)
         self.history = history or History.read(target.directory)
         self.timeline = Timeline(self.log)
+        self._foreign = foreign
 
     def run(self) -> list[Violation]:
         """All checks over all records."""
@@ -99,11 +107,19 @@ class Checker:
 
     def _calls_in_log(self) -> dict[tuple[int, int], dict[int, list[tuple[LogMessage, Mutation | None]]]]:
         found: dict[tuple[int, int], dict[int, list[tuple[LogMessage, Mutation | None]]]] = {}
-        for partition, events in self.timeline.mutations.items():
-            for message, mutation in events:
-                call = unstamp(_timestamp(message, mutation))
+        for partition in self.timeline.mutations:
+            for message, mutation in self._asked_for(partition):
+                call = unstamp(_timestamp(message, mutation), self.workload.epoch)
                 found.setdefault(call, {}).setdefault(partition, []).append((message, mutation))
         return found
+
+    def _asked_for(self, partition: int) -> Iterator[tuple[LogMessage, Mutation | None]]:
+        """The messages of a partition that somebody who keeps records has written."""
+        return (
+            (message, mutation)
+            for message, mutation in self.timeline.mutations[partition]
+            if (partition, message.position) not in self._foreign
+        )
 
     def _acknowledged(
         self, call: tuple[int, int], token: Token, found: Mapping[int, list[tuple[LogMessage, Mutation | None]]]
@@ -141,10 +157,10 @@ class Checker:
                     break
 
     def _order(self) -> Iterator[Violation]:
-        for partition, events in self.timeline.mutations.items():
+        for partition in self.timeline.mutations:
             last: dict[int, int] = {}
-            for message, mutation in events:
-                writer, number = unstamp(_timestamp(message, mutation))
+            for message, mutation in self._asked_for(partition):
+                writer, number = unstamp(_timestamp(message, mutation), self.workload.epoch)
                 if number < last.get(writer, -1):
                     yield Violation(
                         "order",

@@ -29,7 +29,7 @@ class Log:
 
     @classmethod
     def read(cls, transport: Transport) -> Log:
-        """Everything up to the end that the log has now. Needs a log of which nothing was cut."""
+        """Everything up to the end that the log has now; of a log that was cut, what is left."""
         store, bounds = transport.describe(), dict(transport.bounds())
         messages: dict[int, list[LogMessage]] = {partition: [] for partition in range(store.partitions)}
         reached = {partition: bounds[partition].first for partition in messages}
@@ -43,6 +43,15 @@ class Log:
         finally:
             subscription.close()
         return cls(store=store, messages=messages, bounds=bounds)
+
+    def after(self, earlier: Log) -> Log:
+        """The same with what was cut off since `earlier`, a whole look at it."""
+        messages, bounds = {}, {}
+        for partition, found in self.messages.items():
+            first = self.bounds[partition].first
+            messages[partition] = [m for m in earlier.messages[partition] if m.position < first] + list(found)
+            bounds[partition] = earlier.bounds[partition]._replace(end=self.bounds[partition].end)
+        return Log(store=self.store, messages=messages, bounds=bounds)
 
 
 class Timeline:

@@ -19,7 +19,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -30,7 +31,15 @@ from ikvcore._progress import read_progress
 from ikvcore._registry import load_backend
 from ikvcore._storage import as_storage
 from ikvcore.client import IKVReader
-from ikvcore.errors import IKVError, OutcomeUnknownError, PartialPublishError
+from ikvcore.errors import (
+    IKVError,
+    IngestHaltedError,
+    LogDivergedError,
+    LogTrimmedError,
+    OutcomeUnknownError,
+    PartialPublishError,
+    TransportError,
+)
 from ikvcore.factory import create_new_reader, create_new_writer
 from ikvcore.models import Projection
 from ikvcore.protocols import Verify
@@ -39,7 +48,7 @@ from ikvcore.testing.faults.instruments import Stall, mark_reads, watch_publicat
 from ikvcore.testing.faults.marks import Marks, Stage
 from ikvcore.testing.faults.recorder import Inspection, Recorder, digest, row_fields
 from ikvcore.testing.faults.target import Target
-from ikvcore.testing.faults.workload import Clock, Workload, perform, stamp
+from ikvcore.testing.faults.workload import Clock, Workload, perform
 from ikvcore.tokens import Token
 
 __all__ = ["Job", "inject", "inspect", "load_file", "marks_path", "run", "run_writer"]
@@ -70,6 +79,9 @@ class Job:
     """Whether the reader waits, now and then, for the log's end before it reads."""
     aim_at_reads: bool = False
     """Whether the marks tell of reads rather than of commits."""
+    outages: bool = False
+    """Whether the log may be out of reach for a while: a reader shows what it has then, and asks the log later."""
+    on_bad_event: str = "raise"
     mount: str = "mount"
     fault: str | None = None
     """FILE.py:FUNCTION, called first."""
@@ -96,7 +108,7 @@ def run(job: Job, target: Target, workload: Workload) -> None:
             _run_reader(job, target, workload, recorder, marks)
         else:
             if job.role == "rebuilder":
-                with create_new_reader(target.options(job.mount)) as reader:
+                with create_new_reader(target.options(job.mount, on_bad_event=job.on_bad_event)) as reader:
                     reader.count()
             recorder.looked(inspect(target, job.mount))
     except IKVError as exc:
@@ -132,7 +144,7 @@ def run_writer(job: Job, target: Target, workload: Workload, recorder: Recorder,
         number = 0
         while job.calls is None or number < job.calls:
             call = workload.call(job.writer, number)
-            clock.now = stamp(job.writer, number)
+            clock.now = call.at
             recorder.call(job.writer, number)
             marks.at(Stage.BEFORE)
             try:
@@ -157,8 +169,8 @@ def _run_reader(job: Job, target: Target, workload: Workload, recorder: Recorder
     _obey_signals(stall, marks)
     if not job.aim_at_reads:
         watch_storages(marks, recorder, stall)
-    reader = create_new_reader(target.options(job.mount))
-    reader.startup(timeout=60.0)
+    reader = create_new_reader(target.options(job.mount, on_bad_event=job.on_bad_event))
+    _start_up(job, reader)
     if job.aim_at_reads:
         mark_reads(marks, reader._replica.storage)  # type: ignore[attr-defined]
     recorder.note("started")
@@ -167,29 +179,53 @@ def _run_reader(job: Job, target: Target, workload: Workload, recorder: Recorder
     _read_on(job, reader, workload, recorder, marks)
 
 
+def _start_up(job: Job, reader: IKVReader) -> None:
+    while True:
+        with _excused(job):
+            return reader.startup(timeout=60.0)
+
+
 def _read_on(job: Job, reader: IKVReader, workload: Workload, recorder: Recorder, marks: Marks) -> None:
     """Read keys, all of one partition's in one state, and write down what was seen."""
     dice = random.Random(job.name)
     keys = workload.all_keys()
-    began = reader.stats().events_applied
+    began = 0 if job.outages else reader.stats().events_applied
     turn = 0
     while True:
         wanted = keys if job.reads >= len(keys) else dice.sample(keys, job.reads)
         if job.aim_at_reads:
             marks.at(Stage.BEFORE)
         if job.tokens and turn % 8 == 0:
-            stats = reader.stats()
-            token = Token(_identity(reader), {p: part.end for p, part in stats.partitions.items() if part.end})
-            reader.wait_for(token, timeout=60.0)
-            recorder.waited(token)
+            with _excused(job):
+                recorder.waited(_wait_for_end(reader))
         rows = reader.get_rows(wanted)
         recorder.read((key, digest(row_fields(row))) for key, row in zip(wanted, rows, strict=True))
         marks.add("reads")
         turn += 1
-        if turn % 4 == 0:
+        if turn % 4 == 0 and not job.outages:
             marks.put("seen", reader.stats().events_applied - began)
         if job.pace:
             time.sleep(job.pace)
+
+
+def _wait_for_end(reader: IKVReader) -> Token:
+    """Return when everything is visible that was in the log at the call."""
+    ends = {partition: each.end for partition, each in reader.stats().partitions.items() if each.end}
+    token = Token(_identity(reader), ends)
+    reader.wait_for(token, timeout=60.0)
+    return token
+
+
+@contextmanager
+def _excused(job: Job) -> Iterator[None]:
+    """Where the log may be out of reach, that it is, is no end; but that it is another log, or was cut, is one."""
+    try:
+        yield
+    except (LogDivergedError, LogTrimmedError):
+        raise
+    except (TransportError, IngestHaltedError):
+        if not job.outages:
+            raise
 
 
 def _identity(reader: IKVReader) -> str:

@@ -23,8 +23,10 @@ from ikvcore.tokens import Token
 
 __all__ = ["Call", "Clock", "Workload", "expected", "perform", "stamp", "unstamp"]
 
-_EPOCH: Final = 1_600_000_000
-_SECOND: Final = 1_000_000_000
+_EPOCH: Final = 1_500_000_000_000
+_MILLISECOND: Final = 1_000_000
+_CALLS: Final = 1_000_000
+"""Of one writer, before its times would be the next one's."""
 _NAMES: Final = tuple(f"f{number}" for number in range(8))
 _TYPES: Final = tuple(field_type for field_type in FieldType if field_type is not FieldType.UNKNOWN)
 _KINDS: Final = {
@@ -40,15 +42,14 @@ _KINDS: Final = {
 }
 
 
-def stamp(writer: int, number: int) -> int:
-    """The source time, in nanoseconds, of a writer's call."""
-    return (_EPOCH + writer) * _SECOND + number
+def stamp(writer: int, number: int, epoch: int = _EPOCH) -> int:
+    """The source time, in nanoseconds, of a writer's call: whole milliseconds, since some logs keep no more of it."""
+    return (epoch + writer * _CALLS + number) * _MILLISECOND
 
 
-def unstamp(timestamp: int) -> tuple[int, int]:
+def unstamp(timestamp: int, epoch: int = _EPOCH) -> tuple[int, int]:
     """The inverse: (writer, number of the call)."""
-    seconds, number = divmod(timestamp, _SECOND)
-    return seconds - _EPOCH, number
+    return divmod(timestamp // _MILLISECOND - epoch, _CALLS)
 
 
 class Clock(threading.local):
@@ -77,6 +78,8 @@ class Call(NamedTuple):
     kind: str
     documents: tuple[Mapping[str, FieldBytes], ...] = ()
     names: tuple[str, ...] = ()
+    at: int = 0
+    """Its stamp."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +91,15 @@ class Workload:
     payload: int = 0
     """Bytes that each upsert adds, so that documents have some size."""
     upserts_only: bool = False
+    epoch: int = _EPOCH
+    """Milliseconds since 1970 at which the times of the calls begin: some logs forget what they know of old events, or
+    refuse those of the future."""
 
     def call(self, writer: int, number: int) -> Call:
         """A writer's n-th call."""
+        return self._call(writer, number)._replace(at=stamp(writer, number, self.epoch))
+
+    def _call(self, writer: int, number: int) -> Call:
         dice = random.Random(f"{self.seed}/{writer}/{number}")
         kind = "upsert" if self.upserts_only else dice.choices(list(_KINDS), list(_KINDS.values()))[0]
         if kind == "upsert":
@@ -153,8 +162,8 @@ def _value(dice: random.Random) -> FieldBytes:
 def perform(writer: IKVWriter, call: Call, store: StoreDescription) -> Token:
     """Make the call."""
     if call.kind == "no-op":  # no call of a writer publishes one, other programs do
-        at, partition = stamp(call.writer, call.number), call.number % store.partitions
-        token: Token = writer._transport.publish([Message(partition, b"", b"", at)])  # type: ignore[attr-defined]
+        partition = call.number % store.partitions
+        token: Token = writer._transport.publish([Message(partition, b"", b"", call.at)])  # type: ignore[attr-defined]
         return token
     documents = [IKVDocument(fields) for fields in call.documents]
     if call.kind in ("upsert", "empty"):
@@ -177,7 +186,7 @@ def expected(call: Call, store: StoreDescription) -> dict[int, list[Mutation | N
 
     Written from the contract (C3), not with the codec.
     """
-    at = stamp(call.writer, call.number)
+    at = call.at
     asked: dict[int, list[Mutation | None]] = {}
     if call.kind == "no-op":
         return {call.number % store.partitions: [None]}

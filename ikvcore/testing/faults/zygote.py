@@ -1,7 +1,7 @@
 """Makes worker processes in milliseconds: a process that has imported everything and opened nothing forks them.
 
-LMDB must not be open at a fork, so nobody but this process forks, and it opens no store. It verifies the harness's
-passkey once, which takes 0.2 s on purpose, and its children remember that.
+LMDB must not be open at a fork, so nobody but this process forks, and it opens no store. Where a transport keeps
+passkeys, it verifies the harness's once, which takes 0.2 s on purpose, and its children remember that.
 """
 
 from __future__ import annotations
@@ -200,7 +200,8 @@ def _warm(transport: str, options: Mapping[str, Any], backend: str) -> None:
 
     assert ikvcore._proto.IKVDataEvent
     load_backend(backend)
-    load_transport(transport)
+    if not load_transport(transport).info.keeps_passkeys:
+        return
     account: Any = {
         "account_id": ACCOUNT,
         "account_passkey": PASSKEY,
