@@ -11,6 +11,7 @@
 #   make faults                        the tests of faults in their full form, and their table in docs/reliability.md:
 #                                      hours
 #   make faults BACKEND=rocksdb        the same of another backend, with a table of its own
+#   make faults TRANSPORT=kafka        those of brokers and of what goes through them
 #   make faults ARGS="--only threads"  one of them: its lines of the table alone
 #   make reference                     write again what docs/ has from the code
 #   make proto                         compile the wire schema again
@@ -19,6 +20,7 @@
 PYTHON = python3
 ARGS =
 BACKEND = lmdb
+TRANSPORT =
 # Most of a test is waiting: for a disk, a process, a moment. So there are more at a time than this machine's processors.
 # A file goes to one process; in the order of their names the slow ones (docs, examples, faults) come first.
 JOBS = 3
@@ -58,7 +60,8 @@ demo: venv
 	$(PY) examples/flights/demo.py --backend $(BACKEND)
 
 faults: venv
-	$(PY) -m ikvcore.testing.faults --full --backend $(BACKEND) --table docs/reliability.md $(ARGS)
+	$(if $(TRANSPORT),PYTHONPATH=tests/faults $(PY) -m $(TRANSPORT)_faults,\
+		$(PY) -m ikvcore.testing.faults --backend $(BACKEND)) --full --table docs/reliability.md $(ARGS)
 
 reference: venv
 	$(PY) scripts/cli_reference.py

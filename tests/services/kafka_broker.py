@@ -118,11 +118,19 @@ def _fetch(directory: Path) -> None:
 class Broker:
     """A broker's process, with its data in `directory`. Not thread-safe."""
 
-    def __init__(self, jars: Path, directory: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        jars: Path,
+        directory: Path,
+        settings: Mapping[str, str] | None = None,
+        *,
+        ports: tuple[int, int] | None = None,
+    ) -> None:
+        """`ports`: for clients and for controllers; free ones by default."""
         self._jars = jars
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
-        port, controller = free_ports(2)
+        port, controller = ports or free_ports(2)
         self.address = f"127.0.0.1:{port}"
         self.settings = _settings(port, controller, directory / "data") | dict(settings or {})
         """server.properties, as it is when it starts."""
@@ -135,6 +143,11 @@ class Broker:
 
     def start(self) -> None:
         """Start it and wait until it answers; its data is that of the last time."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start it, and don't wait."""
         fresh = not (self._directory / "data").exists()
         self._directory.mkdir(parents=True, exist_ok=True)
         properties = self._directory / "server.properties"
@@ -143,7 +156,6 @@ class Broker:
         if fresh:
             self._java("kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", str(properties)).wait(STARTING)
         self._process = self._java("kafka.Kafka", str(properties))
-        self._wait()
 
     def kill(self) -> None:
         """kill -9."""
@@ -182,7 +194,8 @@ class Broker:
                 start_new_session=True,  # a terminal's Ctrl-C is for the tests, which end it then
             )
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Until it answers. Raises NoBroker."""
         assert self._process is not None
         host, port = self.address.split(":")
         deadline = time.monotonic() + STARTING
@@ -193,6 +206,39 @@ class Broker:
                 self.kill()
                 raise NoBroker(f"the broker did not start: {self.complaints()}")
             time.sleep(0.05)
+
+
+class Cluster:
+    """Three brokers, each of which is a controller too, and what every partition's copies on all of them make safe: a
+    write is acknowledged when two have it. Not thread-safe.
+    """
+
+    def __init__(self, jars: Path, directory: Path) -> None:
+        ports = free_ports(6)
+        pairs = list(zip(ports[:3], ports[3:], strict=True))
+        settings = {
+            "controller.quorum.voters": ",".join(f"{node}@127.0.0.1:{each}" for node, (_, each) in enumerate(pairs, 1)),
+            "default.replication.factor": "3",
+            "min.insync.replicas": "2",
+        }
+        self.nodes = {
+            node: Broker(jars, directory / f"node-{node}", settings | {"node.id": str(node)}, ports=each)
+            for node, each in enumerate(pairs, 1)
+        }
+        """By their ids."""
+        self.address = ",".join(each.address for each in self.nodes.values())
+
+    def start(self) -> None:
+        """Start all, and wait until they answer."""
+        for each in self.nodes.values():
+            each.launch()
+        for each in self.nodes.values():
+            each.wait()
+
+    def kill(self) -> None:
+        """kill -9 of all that run."""
+        for each in self.nodes.values():
+            each.kill()
 
 
 def free_ports(number: int) -> list[int]:
