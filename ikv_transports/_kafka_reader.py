@@ -220,15 +220,16 @@ class KafkaSubscription:
             self._positions[partition] = moved[partition] = position
 
     def _arrived(self, wanted: int, wait: float) -> list[Any]:
-        """Up to `wanted` messages and events: what is there already, else what comes first within `wait`."""
-        arrived = [self._ahead.popleft() for _ in range(min(wanted, len(self._ahead)))]
-        if len(arrived) == wanted:
-            return arrived
+        """Up to `wanted` messages and events: what is there already, else what comes first within `wait`.
+
+        No more is taken from librdkafka while some is left: it bounds what waits in its queue by bytes.
+        """
+        if self._ahead:
+            return [self._ahead.popleft() for _ in range(min(wanted, len(self._ahead)))]
         try:
-            arrived += _next(self._opened(), wanted - len(arrived), 0 if arrived else wait)
+            return _next(self._opened(), wanted, wait)
         except KafkaException as exc:
             raise self._cluster.translated(Doing("reading", self._topic, "Read"), exc) from exc
-        return arrived
 
     # -- errors --------------------------------------------------------------------------------
 

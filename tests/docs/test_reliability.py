@@ -27,6 +27,6 @@ def test_the_checks_are_those_of_the_checker() -> None:
     assert dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|$", PAGE, re.MULTILINE)) == CHECKS
 
 
-@pytest.mark.parametrize("backend", ["lmdb", "sqlite", "rocksdb", "duckdb"])
+@pytest.mark.parametrize("backend", ["lmdb", "sqlite", "rocksdb", "duckdb", "kafka"])
 def test_the_table_of_faults_of_a_backend_has_its_place(backend: str) -> None:
     assert PAGE.index(BEGIN.format(of=backend)) < PAGE.index(END.format(of=backend))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +19,12 @@ from kafka_faults.scene import wait_until, workload
 __all__ = ["run"]
 
 _READERS = 4
-_CALLS = 2_600
-_BYTES = 50_000
-_BOUND = 96.0
-"""Megabytes that a reader may have at the most, beside what it has anyway: librdkafka's queue of 32, the answer that it
-has asked the broker for, and a batch as bytes, events and records."""
+_CALLS = 2_400
+_BYTES = 100_000
+_BOUND = 160.0
+"""Megabytes that a reader may have at the most, beside what it has anyway: twice librdkafka's queue of 32, since one is
+filled while the other is read, the answer of up to 50 that it has asked the broker for, and a batch. A reader that took
+all that it may, 4,000 messages, would have more."""
 _SLOWLY = f"{Path(__file__).with_name('slowness.py')}:slowly"
 
 
@@ -66,10 +68,15 @@ def _follow(arena: Arena, mounts: Sequence[str]) -> list[_Seen]:
     wait_until(lambda: all((arena.target.mount(each) / "status.json").exists() for each in mounts), "they follow")
     began = most = [_memory(each) for each in readers]
     writer, behind = arena.writer(calls=_CALLS), [_CALLS] * len(readers)
+    hurried = False
     while any(each.marks.get("applied") < _CALLS for each in readers):
         if not writer.ended:
             behind = [_CALLS - each.marks.get("applied") for each in readers]
-        elif writer.code or any(each.ended for each in readers):
+        elif not hurried:  # what was to be seen has been seen
+            hurried = True
+            for each in readers:
+                each.signal(signal.SIGRTMIN)
+        if writer.code or any(each.ended for each in readers):
             raise RuntimeError(f"somebody ended too early; see {arena.zygote.said}:\n{arena.zygote.tail()}")
         most = [max(pair) for pair in zip(most, map(_memory, readers), strict=True)]
         time.sleep(0.05)
