@@ -38,6 +38,7 @@ _LOOK: Final = 0.1
 _LOOK_AGAIN: Final = 0.01
 _OTHERS: Final = 1.0
 _SILENCE: Final = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
+_NO_LEADER: Final = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 _LATE: Final = 0.5
 _REFRESHING: Final = 0.3
 _REFRESH_EVERY: Final = 1.0
@@ -84,7 +85,11 @@ class KafkaCluster:
 
     def client(self, kind: Callable[..., _T], own: Properties) -> _T:
         """An AdminClient, Consumer or Producer. Raises InvalidOptionError for properties that librdkafka refuses."""
-        made = new_client(kind, {"error_cb": self._complain, **self.properties(own)}, self.options)
+        always = {
+            "error_cb": self._complain,
+            "allow.auto.create.topics": False,  # else whoever asks for a topic that was deleted makes it again
+        }
+        made = new_client(kind, always | dict(self.properties(own)), self.options)
         if isinstance(made, InvalidOptionError):
             raise made
         return made
@@ -209,9 +214,25 @@ class KafkaCluster:
         return {partition: (min(first, ends[partition]), ends[partition]) for partition, first in firsts.items()}
 
     def _offsets(self, places: list[TopicPartition], which: Any) -> dict[int, int]:
+        """Where a partition's leader is just changing, it is asked for again."""
+        deadline = time.monotonic() + self.options.timeout
+        found: dict[int, int] = {}
+        left = places
+        while left:
+            found |= self._offsets_now(left, which)
+            left = [place for place in left if place.partition not in found]
+            if left:
+                if time.monotonic() > deadline:
+                    raise TransportError(
+                        f"partition {left[0].partition} has no leader that answers at present; try again"
+                    )
+                time.sleep(_LOOK_AGAIN)
+                self._refresh(left[0].topic)
+        return found
+
+    def _offsets_now(self, places: list[TopicPartition], which: Any) -> dict[int, int]:
+        """Of the partitions that have a leader."""
         self.check_process()
-        if not places:
-            return {}
         futures = self._admin.list_offsets(
             dict.fromkeys(places, which),
             isolation_level=IsolationLevel.READ_COMMITTED,
@@ -221,10 +242,7 @@ class KafkaCluster:
             self._wait(future)
         doing = Doing("asking for the ends of", places[0].topic, "Describe")
         found = {place.partition: self._call(doing, _offset, future) for place, future in futures.items()}
-        for partition, offset in found.items():
-            if offset < 0:  # librdkafka's way to say that there is none, without an error
-                raise TransportError(f"partition {partition} has no leader that answers at present; try again")
-        return found
+        return {partition: offset for partition, offset in found.items() if offset is not None}
 
     # -- waiting -------------------------------------------------------------------------------
 
@@ -243,8 +261,12 @@ class KafkaCluster:
         if now < max(asked + _LATE, self._refreshed + _REFRESH_EVERY):
             return
         self._refreshed = now
+        self._refresh(self.options.stores_topic)
+
+    def _refresh(self, topic: str) -> None:
+        """Have librdkafka ask who leads what, and who is there."""
         with suppress(KafkaException):
-            self._admin.list_topics(self.options.stores_topic, timeout=_REFRESHING)
+            self._admin.list_topics(topic, timeout=_REFRESHING)
 
     def _wait(self, future: Future[Any]) -> None:
         """Until there is an answer, or until it is known that there will be none."""
@@ -308,5 +330,12 @@ class KafkaCluster:
         )
 
 
-def _offset(answer: Future[Any]) -> int:
-    return int(answer.result(0).offset)
+def _offset(answer: Future[Any]) -> int | None:
+    """None where the partition has no leader; librdkafka may say so by an offset below zero, without an error."""
+    try:
+        offset = int(answer.result(0).offset)
+    except KafkaException as exc:
+        if code_of(exc) not in _NO_LEADER:
+            raise
+        return None
+    return offset if offset >= 0 else None

@@ -17,10 +17,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
-from ikv_transports import _kafka_producers, _kafka_watch
+from ikv_transports import _kafka_cluster, _kafka_producers, _kafka_watch
 from ikv_transports import kafka as kafka_transport
 from ikv_transports._kafka_options import KafkaTransportOptions
 from ikv_transports._kafka_writer import _Batch
@@ -249,18 +249,62 @@ def test_a_topic_that_was_there_is_taken_as_it_is_and_stays(stores: Stores) -> N
     stores.remove_topic(topic)
 
 
+class Leaderless:
+    """An AdminClient whose partitions have no leader for so many answers."""
+
+    def __init__(self, admin: AdminClient, *answers: int | KafkaException) -> None:
+        self._admin = admin
+        self._answers = [*answers]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._admin, name)
+
+    def list_offsets(self, places: Any, **more: Any) -> Any:
+        if not self._answers:
+            return self._admin.list_offsets(places, **more)
+        answer: Future[Any] = Future()
+        told = self._answers.pop()
+        if isinstance(told, int):
+            answer.set_result(SimpleNamespace(offset=told))
+        else:
+            answer.set_exception(told)
+        return dict.fromkeys(places, answer)
+
+
 def test_a_partition_without_a_leader_is_an_error_and_no_position(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """librdkafka answers -1001, and no error."""
     stores.create()
-    log = stores.open()
-    answer: Future[Any] = Future()
-    answer.set_result(SimpleNamespace(offset=-1001))
-    nowhere = SimpleNamespace(list_offsets=lambda places, **_: dict.fromkeys(places, answer))
-    monkeypatch.setattr(log._cluster, "_admin", nowhere)
+    log = stores.open(timeout=0.1)
+    monkeypatch.setattr(log._cluster, "_admin", Leaderless(log._cluster._admin, *[-1001] * 1_000))
     with pytest.raises(TransportError, match="partition 0 has no leader"):
         log.bounds()
+
+
+def test_a_partition_whose_leader_changes_is_asked_for_again(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    stores.create()
+    log = stores.open()
+    publish(log, b"a")
+    changing = KafkaException(KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION))
+    monkeypatch.setattr(log._cluster, "_admin", Leaderless(log._cluster._admin, -1001, changing))
+    assert log.bounds()[0].end == 1
+
+
+def test_no_client_has_brokers_make_a_topic_that_is_not_there(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default brokers do, for a producer or an AdminClient that only asks."""
+    made: list[dict[str, Any]] = []
+    new_client = _kafka_cluster.new_client
+
+    def noted(kind: Any, properties: Any, options: Any) -> Any:
+        made.append(properties)
+        return new_client(kind, properties, options)
+
+    monkeypatch.setattr(_kafka_cluster, "new_client", noted)
+    stores.create()
+    publish(stores.open(), b"a")
+    assert made
+    assert all(each["allow.auto.create.topics"] is False for each in made)
 
 
 def test_positions_move_over_what_carries_no_message(stores: Stores) -> None:
