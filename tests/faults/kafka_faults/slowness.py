@@ -14,7 +14,7 @@ _SLICE = 1 << 20
 
 
 def slowly() -> None:
-    """A process whose ingest takes a megabyte at a time, and then rests; for less long after SIGRTMIN. For `--fault`."""
+    """A process whose ingest takes a megabyte at a time, then rests; for less long after SIGRTMIN. For `--fault`."""
     from ikv_transports._kafka_reader import KafkaSubscription
 
     poll, pause = KafkaSubscription.poll, _PAUSE
