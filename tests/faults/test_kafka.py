@@ -22,7 +22,7 @@ from kafka_faults.__main__ import CAMPAIGNS, main
 
 FAULTS = Path(__file__).with_name("seeded_kafka.py")
 SEEDED = load_file(FAULTS).SEEDED
-CALM = ("killed-producers", "topic-made-again", "log-overtaken", "bad-messages", "slow-reader")
+CALM = ("slow-reader", "killed-producers", "topic-made-again", "log-overtaken", "bad-messages")  # the longest first
 ROUGH = "broker-frozen"
 APART = ("leader-killed", "broker-killed")
 
