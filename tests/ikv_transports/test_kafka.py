@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
 
 from ikv_transports import _kafka_cluster, _kafka_producers, _kafka_watch
 from ikv_transports import kafka as kafka_transport
@@ -71,6 +71,18 @@ class Stores:
     def make_topic(self, name: str, **settings: str) -> None:
         for made in self.admin.create_topics([NewTopic(name, 1, 1, config=settings)]).values():
             made.result(30)
+        # The controller has made it. The broker does so later, and has the one before under this name until then.
+        deadline = time.monotonic() + 30
+        while not self._is_empty(name):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def _is_empty(self, topic: str) -> bool:
+        (end,) = self.admin.list_offsets({TopicPartition(topic, 0): OffsetSpec.latest()}).values()
+        try:
+            return bool(end.result(30).offset == 0)
+        except KafkaException:  # not there yet
+            return False
 
     def remove_topic(self, name: str) -> None:
         for removed in self.admin.delete_topics([name]).values():

@@ -11,13 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
     NewTopic,
+    OffsetSpec,
 )
 
 from ikvcore.testing.faults.target import Pair, Target
@@ -107,6 +108,19 @@ class Topic:
         while not self._made():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"topic {self.name} could not be made again")
+        # The controller has done it. Its brokers do it later, and take events into the old topic until then.
+        while not self._is_empty():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"topic {self.name} was made again, and no broker has begun it")
+            time.sleep(0.01)
+
+    def _is_empty(self) -> bool:
+        places = [TopicPartition(self.name, partition) for partition in range(self._partitions)]
+        found = self._admin.list_offsets(dict.fromkeys(places, OffsetSpec.latest()), request_timeout=_PATIENCE)
+        try:
+            return all(each.result(_PATIENCE).offset == 0 for each in found.values())
+        except KafkaException:  # not there yet
+            return False
 
     def _made(self) -> bool:
         (future,) = self._admin.create_topics([NewTopic(self.name, num_partitions=self._partitions)]).values()
