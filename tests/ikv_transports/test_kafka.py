@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
 import socket
-import subprocess
-import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -564,22 +560,3 @@ def test_messages_are_dated(stores: Stores) -> None:
     log = stores.open()
     log.publish([message(0, b"a")._replace(timestamp=1_700_000_000_123_000_000)])
     assert everything(log)[0][0].timestamp == 1_700_000_000_123_000_000
-
-
-def test_the_readmes_program_runs_by_changing_the_option_alone(stores: Stores, tmp_path: Path) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (program,) = re.findall(r"```python\n(import ikvcore\.client.*?)```", readme, re.DOTALL)
-    option = f".with_transport('kafka', bootstrap_servers={stores.servers!r}).build()"
-    changed = program.replace('"demo"', repr(stores.account_id)).replace(
-        '"profiles").build())', f'"profiles"){option})'
-    )
-    changed = changed.replace('"/tmp/profiles").build())', f'"/tmp/profiles"){option})')
-    changed = changed.replace("/tmp/profiles", str(tmp_path / "mount"))
-    assert changed.count(option) == 2
-    description = StoreDescription(
-        store_name="profiles", account_id=stores.account_id, identity="log", primary_key="firstname"
-    )
-    stores.provisioning().create_store(description)
-    done = subprocess.run([sys.executable, "-c", changed], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "reader of store profiles started: 2 documents" in done.stderr + done.stdout
