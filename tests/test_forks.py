@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
+import uuid
 from pathlib import Path
 
 import pytest
@@ -22,21 +22,26 @@ from ikvcore.factory import create_new_reader, create_new_writer
 from ikvcore.models import Secret, StoreDescription, TransportContext
 from ikvcore.tokens import Token
 
-KIND, MOUNT, ACCOUNT = sys.argv[1], sys.argv[2], sys.argv[3]
-TRANSPORT, BACKEND = ("local", "lmdb") if KIND == "lmdb+local" else ("memory", "memory")
+KIND, MOUNT, ACCOUNT, SERVERS = sys.argv[1:]
 
 def builder():
     made = (ClientOptionsBuilder().with_account_id(ACCOUNT).with_account_passkey("secret").with_store_name("s")
             .with_console_logging("ERROR"))
     if KIND == "memory":
         return made.with_transport("memory").with_backend("memory")
-    return (made.with_transport("local", durability="process-crash").with_mount_directory(MOUNT)
-            .with_backend("lmdb", durability="process-crash"))
+    if KIND == "lmdb+kafka":
+        made = made.with_transport("kafka", bootstrap_servers=SERVERS)
+    else:
+        made = made.with_transport("local", durability="process-crash")
+    return made.with_mount_directory(MOUNT).with_backend("lmdb", durability="process-crash")
 
 def provision(partitions=2):
     if KIND == "memory":
         from ikv_transports import memory as module
         options = module.MemoryTransportOptions()
+    elif KIND == "lmdb+kafka":
+        from ikv_transports import kafka as module
+        options = module.KafkaTransportOptions(bootstrap_servers=SERVERS)
     else:
         from ikv_transports import local as module
         options = module.LocalTransportOptions(durability="process-crash")
@@ -124,18 +129,21 @@ def refused():
 """
 
 
-@pytest.fixture(params=["lmdb+local", "memory"])
+@pytest.fixture(params=["lmdb+local", "memory", "lmdb+kafka"])
 def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+    """Backend and transport; for Kafka with the address of a broker after a space."""
+    kind = str(request.param)
+    return f"{kind} {request.getfixturevalue('kafka')}" if kind == "lmdb+kafka" else kind
 
 
 def run(kind: str, tmp_path: Path, program: str, *parts: str, calls: tuple[str, ...] = ()) -> str:
     """What a program prints; it is a file, so that spawned children can import it."""
+    kind, _, servers = kind.partition(" ")
     script = tmp_path / "program.py"
     body = textwrap.dedent(program)
     script.write_text(PRELUDE + "".join(parts) + (body % calls if calls else body))
     done = subprocess.run(
-        [sys.executable, str(script), kind, str(tmp_path / "mount"), f"a-{os.getpid()}-{tmp_path.name[-40:]}"],
+        [sys.executable, str(script), kind, str(tmp_path / "mount"), f"a-{uuid.uuid4().hex}", servers],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -247,6 +255,8 @@ def test_shutdown_in_a_forked_child_is_harmless(kind: str, tmp_path: Path) -> No
     assert run(kind, tmp_path, program).endswith("fine\n")
 
 
+# From Kafka a batch may come in parts, and readers may see the one before the other; here they must not.
+@pytest.mark.parametrize("kind", ["lmdb+local", "memory"])
 def test_a_childs_exit_leaves_the_parents_reads_right(kind: str, tmp_path: Path) -> None:
     """Children end by the interpreter's own way, with destructors and exit handlers, while the parent holds snapshots
     and reads on beside its ingest: not one value of a held snapshot changes.
