@@ -38,7 +38,16 @@ _LOOK: Final = 0.1
 _LOOK_AGAIN: Final = 0.01
 _OTHERS: Final = 1.0
 _SILENCE: Final = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
-_NO_LEADER: Final = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
+_NO_LEADER: Final = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+    }
+)
+"""What brokers answer while a partition's leader changes: this one was, will be, or does not know its end yet."""
 _LATE: Final = 0.5
 _REFRESHING: Final = 0.3
 _REFRESH_EVERY: Final = 1.0

@@ -290,12 +290,25 @@ def test_a_partition_without_a_leader_is_an_error_and_no_position(
         log.bounds()
 
 
-def test_a_partition_whose_leader_changes_is_asked_for_again(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "code",
+    [
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+    ],
+)
+def test_a_partition_whose_leader_changes_is_asked_for_again(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
     stores.create()
     log = stores.open()
     publish(log, b"a")
-    changing = KafkaException(KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION))
-    monkeypatch.setattr(log._cluster, "_admin", Leaderless(log._cluster._admin, -1001, changing))
+    monkeypatch.setattr(
+        log._cluster, "_admin", Leaderless(log._cluster._admin, -1001, KafkaException(KafkaError(code)))
+    )
     assert log.bounds()[0].end == 1
 
 

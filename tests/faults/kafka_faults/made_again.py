@@ -52,8 +52,8 @@ def run(
             return _Recreated(arena, told).play()
 
         told, wrong = in_lanes(times, lanes, play)
-    fault, words = "a topic deleted and made again", in_words(told)
-    row = Row(fault=fault, times=times, happened=words, violations=len(wrong), seed=seed)
+    what, words = "a topic deleted and made again", in_words(told)
+    row = Row(fault=what, times=times, happened=words, violations=len(wrong), seed=seed)
     return Result(rows=[row], violations=wrong)
 
 

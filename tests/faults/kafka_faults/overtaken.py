@@ -47,8 +47,8 @@ def run(
             return _CutLog(arena, told).play(by_size=number % 2 == 1)
 
         told, wrong = in_lanes(times, lanes, play)
-    fault, words = "retention cuts off a stopped reader", in_words(told)
-    row = Row(fault=fault, times=times, happened=words, violations=len(wrong), seed=seed)
+    what, words = "retention cuts off a stopped reader", in_words(told)
+    row = Row(fault=what, times=times, happened=words, violations=len(wrong), seed=seed)
     return Result(rows=[row], violations=wrong)
 
 

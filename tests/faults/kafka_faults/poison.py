@@ -56,8 +56,8 @@ def run(
             return _Poisoned(arena, Random(f"poison/{seed + number}"), told).play()
 
         told, wrong = in_lanes(times, lanes, play)
-    fault, words = "bad messages between good ones", in_words(told)
-    row = Row(fault=fault, times=times, happened=words, violations=len(wrong), seed=seed)
+    what, words = "bad messages between good ones", in_words(told)
+    row = Row(fault=what, times=times, happened=words, violations=len(wrong), seed=seed)
     return Result(rows=[row], violations=wrong)
 
 

@@ -48,8 +48,8 @@ def run(*, times: int, seed: int, directory: Path, pair: Pair, broker: Any = Non
         f"{behind:,} events or more behind a writer of {_CALLS * _BYTES / 1e6:.0f} MB; their memory grew by "
         f"{most:.0f} MB at the most"
     )
-    fault = "a reader far slower than the writer"
-    row = Row(fault=fault, times=times, happened=words, violations=len(wrong), seed=seed)
+    what = "a reader far slower than the writer"
+    row = Row(fault=what, times=times, happened=words, violations=len(wrong), seed=seed)
     return Result(rows=[row], violations=wrong)
 
 
