@@ -12,7 +12,8 @@ A document's fenced blocks are carried out in order, in one process that has a h
 In what is printed, "..." stands for anything within its line, and alone on a line for any lines. A command that fails
 fails the test. One that ends in "&" is given the time to print what the document says, and goes on until the document's
 end. `curl` is one of our own, which gets an address and no more. Blocks of other languages are left alone.
-/tmp/profiles becomes a private path, and 127.0.0.1:8000, said as --port 8000 too, a free port.
+/tmp/profiles becomes a private path, 127.0.0.1:8000, said as --port 8000 too, a free port, and localhost:9092 the
+broker that all tests share.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ ROOT = Path(__file__).parents[2]
 SESSION = Path(__file__).with_name("session.py")
 SECONDS = 300
 PUBLIC_PATH = "/tmp/profiles"
+PUBLIC_BROKER = "localhost:9092"
 PUBLIC_PORT = re.compile(r"(127\.0\.0\.1:|--port )8000\b")
 CURL = """
 import sys, urllib.error, urllib.request
@@ -217,9 +219,15 @@ def compare(step: Step, result: Mapping[str, str | None]) -> None:
 
 
 @pytest.fixture
-def carry_out_document(tmp_path: Path) -> Callable[[str, str], None]:
+def carry_out_document(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """`carry_out_document(name, text)` fails where the document's blocks fail or print something else."""
-    return lambda name, text: carry_out(name, text, tmp_path)
+
+    def run(name: str, text: str) -> None:
+        if PUBLIC_BROKER in text:
+            text = text.replace(PUBLIC_BROKER, request.getfixturevalue("kafka"))
+        carry_out(name, text, tmp_path)
+
+    return run
 
 
 @pytest.fixture(scope="session")
