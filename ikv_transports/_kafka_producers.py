@@ -61,9 +61,7 @@ class SharedProducer:
         while not self._stopped and not self._is_idle():
             try:
                 self.producer.poll(_SERVE)
-            except (
-                KafkaException
-            ) as exc:  # this is how it tells what it cannot go on after: error_cb is not called then
+            except KafkaException as exc:  # what it cannot go on after; error_cb is not told of that
                 self.broken = exc.args[0]
                 _log.error("the Kafka producer gives up, and the next write gets another: %s", text_of(exc))
             except Exception:  # deliveries have to go on

@@ -106,9 +106,7 @@ class KafkaTransport:
 
     def bounds(self) -> Mapping[int, Bounds]:
         self._check()
-        self._watch.check(
-            silence=True
-        )  # figures are asked for here, which need not wait for brokers known to be silent
+        self._watch.check(silence=True)  # whoever asks for figures need not wait for brokers known to be silent
         return self._bounds(range(self._description.partitions))
 
     def size(self) -> int | None:
