@@ -1,4 +1,4 @@
-"""Writes the table of seeded faults in docs/reliability.md: `make reference`; with --check only compares."""
+"""Writes the tables of seeded faults in docs/reliability.md: `make reference`; with --check only compares."""
 
 from __future__ import annotations
 
@@ -9,28 +9,35 @@ from ikvcore.testing.faults.worker import load_file
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
-BEGIN, END = "<!-- seeded: begin -->", "<!-- seeded: end -->"
-HEAD = """\
-| Fault | Seeded by | In the scenario | Found by the check |
-| --- | --- | --- | --- |
-"""
+FAULTS = ROOT / "tests" / "faults"
 
 
 def table() -> str:
     """A line for each fault."""
-    seeded = load_file(ROOT / "tests" / "faults" / "seeded.py").SEEDED
-    return HEAD + "".join(
-        f"| {each.words} | `{each.fault}` | {each.scenario.replace('_', ' ')} | `{each.check}` |\n" for each in seeded
+    return "| Fault | Seeded by | In the scenario | Found by the check |\n| --- | --- | --- | --- |\n" + "".join(
+        f"| {each.words} | `{each.fault}` | {each.scenario.replace('_', ' ')} | `{each.check}` |\n"
+        for each in load_file(FAULTS / "seeded.py").SEEDED
+    )
+
+
+def table_of_kafka() -> str:
+    """The same of the transport's."""
+    return "| Fault | Seeded by | Found by the campaign |\n| --- | --- | --- |\n" + "".join(
+        f"| {each.words} | `{each.fault}` | `{each.campaign}` |\n"
+        for each in load_file(FAULTS / "seeded_kafka.py").SEEDED
     )
 
 
 def page(text: str) -> str:
-    """The page with the table in its place."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"{PAGE.name} has no {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{table()}\n{END}{after}"
+    """The page with the tables in their places."""
+    for name, found in {"seeded": table(), "seeded in kafka": table_of_kafka()}.items():
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        before, begun, rest = text.partition(begin)
+        _, ended, after = rest.partition(end)
+        if not begun or not ended:
+            raise SystemExit(f"{PAGE.name} has no {begin} and {end}")
+        text = f"{before}{begin}\n\n{found}\n{end}{after}"
+    return text
 
 
 def main() -> int:

@@ -18,13 +18,38 @@ class Seeded(NamedTuple):
     times: int
     finding: str
     """A text that one of the violations has."""
+    words: str
 
 
 SEEDED = (
-    Seeded("acknowledged_before_the_report", "killed-producers", 4, "acknowledged: "),
-    Seeded("position_of_the_event_itself", "killed-producers", 1, "acknowledged: "),
-    Seeded("topic_taken_for_the_old_one", "topic-made-again", 1, "documents: mount live"),
-    Seeded("trimmed_log_followed", "log-overtaken", 1, "nothing was told"),
+    Seeded(
+        "acknowledged_before_the_report",
+        "killed-producers",
+        4,
+        "acknowledged: ",
+        "a write returns before the brokers' report of its delivery",
+    ),
+    Seeded(
+        "position_of_the_event_itself",
+        "killed-producers",
+        1,
+        "acknowledged: ",
+        "a token names the position of its event, not the one after",
+    ),
+    Seeded(
+        "topic_taken_for_the_old_one",
+        "topic-made-again",
+        1,
+        "documents: mount live",
+        "what was read is taken for the old topic's without asking",
+    ),
+    Seeded(
+        "trimmed_log_followed",
+        "log-overtaken",
+        1,
+        "nothing was told",
+        "a reader goes on at the first message that a cut log still has",
+    ),
 )
 
 
