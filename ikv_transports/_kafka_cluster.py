@@ -45,9 +45,11 @@ _NO_LEADER: Final = frozenset(
         KafkaError.FENCED_LEADER_EPOCH,
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError._NOENT,
     }
 )
-"""What brokers answer while a partition's leader changes: this one was, will be, or does not know its end yet."""
+"""What is answered while a partition's leader changes: the broker was, will be, or does not know its end yet; or
+librdkafka itself has heard of none."""
 _LATE: Final = 0.5
 _REFRESHING: Final = 0.3
 _REFRESH_EVERY: Final = 1.0
@@ -231,12 +233,13 @@ class KafkaCluster:
             found |= self._offsets_now(left, which)
             left = [place for place in left if place.partition not in found]
             if left:
-                if time.monotonic() > deadline:
+                partition, topic = left[0].partition, left[0].topic
+                if time.monotonic() > deadline or self.topic(topic) is None:
                     raise TransportError(
-                        f"partition {left[0].partition} has no leader that answers at present; try again"
+                        f"partition {partition} of topic {topic!r} is gone, or has no leader that answers; try again"
                     )
                 time.sleep(_LOOK_AGAIN)
-                self._refresh(left[0].topic)
+                self._refresh(topic)
         return found
 
     def _offsets_now(self, places: list[TopicPartition], which: Any) -> dict[int, int]:

@@ -286,7 +286,7 @@ def test_a_partition_without_a_leader_is_an_error_and_no_position(
     stores.create()
     log = stores.open(timeout=0.1)
     monkeypatch.setattr(log._cluster, "_admin", Leaderless(log._cluster._admin, *[-1001] * 1_000))
-    with pytest.raises(TransportError, match="partition 0 has no leader"):
+    with pytest.raises(TransportError, match="has no leader"):
         log.bounds()
 
 
@@ -298,6 +298,7 @@ def test_a_partition_without_a_leader_is_an_error_and_no_position(
         KafkaError.FENCED_LEADER_EPOCH,
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError._NOENT,
     ],
 )
 def test_a_partition_whose_leader_changes_is_asked_for_again(
@@ -310,6 +311,15 @@ def test_a_partition_whose_leader_changes_is_asked_for_again(
         log._cluster, "_admin", Leaderless(log._cluster._admin, -1001, KafkaException(KafkaError(code)))
     )
     assert log.bounds()[0].end == 1
+
+
+def test_a_partition_of_a_topic_that_is_gone_is_not_waited_for(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    stores.create()
+    log = stores.open(timeout=3_600)
+    stores.remove_topic(log.topic)
+    monkeypatch.setattr(log._cluster, "_admin", Leaderless(log._cluster._admin, *[-1001] * 100_000))
+    with pytest.raises(TransportError, match="is gone, or has no leader"):
+        log._cluster.bounds(log.topic, [0])
 
 
 def test_no_client_has_brokers_make_a_topic_that_is_not_there(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
