@@ -14,8 +14,6 @@ import pytest
 
 pytest.importorskip("confluent_kafka")
 
-from ikvcore.testing._live import LiveStore, document
-from ikvcore.testing.faults.arena import until
 from ikvcore.testing.faults.result import Result
 from ikvcore.testing.faults.target import Pair
 from ikvcore.testing.faults.worker import load_file
@@ -74,26 +72,6 @@ def test_every_replica_ends_equal_to_the_model(name: str, results: dict[str, Fut
 def test_a_seeded_fault_is_found(seeded: Any, results: dict[str, Future[Result]]) -> None:
     violations = results[seeded.fault].result().violations
     assert any(seeded.finding in violation for violation in violations), violations[:5]
-
-
-def test_a_broker_that_stands_still_is_told_by_health_and_forgiven(
-    broker: Any, results: dict[str, Future[Result]], tmp_path: Path
-) -> None:
-    """Reads go on meanwhile."""
-    results[ROUGH].exception()  # the last that needs the broker
-    options = {"bootstrap_servers": broker.address}
-    with LiveStore(backend="lmdb", transport="kafka", directory=tmp_path, transport_options=options) as store:
-        reader, writer = store.reader, store.writer
-        reader.wait_for(writer.upsert_fields(document(id="k", x=1)), timeout=60)
-        broker.freeze()
-        try:
-            until(lambda: reader.health().state != "ready", "health tells it")
-            assert dict(reader.scan()) == {"k": {"id": "k", "x": 1}}
-        finally:
-            broker.thaw()
-        reader.wait_for(writer.upsert_fields(document(id="k", x=2)), timeout=60)
-        assert dict(reader.scan()) == {"k": {"id": "k", "x": 2}}
-        until(lambda: reader.health().state == "ready", "it is forgotten")
 
 
 def test_every_campaign_is_played() -> None:
