@@ -6,14 +6,14 @@ pytest imports it in every run of every project that has ikvcore installed, so i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from ikvcore.testing.fixtures import EphemeralStore
 
-__all__ = ["ikv_store", "pytest_configure"]
+__all__ = ["ikv_store", "pytest_configure", "pytest_pycollect_makeitem"]
 
 MARKER = (
     'ikv_store(primary_key="id", primary_key_type="STRING", partitioning_key=None, partitioning_key_type="STRING", '
@@ -45,6 +45,7 @@ pytest.register_assert_rewrite(
     "ikvcore.testing._transport_log",
     "ikvcore.testing._transport_provisioning",
     "ikvcore.testing._transport_starts",
+    "ikvcore.testing.conformance",
     "ikvcore.testing.machine",
 )
 
@@ -52,6 +53,14 @@ pytest.register_assert_rewrite(
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known, so that --strict-markers takes it."""
     config.addinivalue_line("markers", MARKER)
+
+
+def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str, obj: Any) -> None:
+    """Where pytest comes to a class that certifies a plugin, give it its tests."""
+    if isinstance(obj, type) and getattr(obj, "ikv_conformance", None) is True and name.startswith("Test"):
+        from ikvcore.testing.conformance._collecting import prepare
+
+        prepare(collector.config, obj)
 
 
 @pytest.fixture
