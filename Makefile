@@ -65,6 +65,7 @@ faults: venv
 
 reference: venv
 	$(PY) scripts/cli_reference.py
+	$(PY) scripts/conformance_reference.py
 	$(PY) scripts/seeded_faults.py
 
 proto: venv

@@ -35,10 +35,10 @@ class Worker(threading.Thread):
         except BaseException as exc:
             self._error = exc
 
-    def finish(self) -> Any:
+    def finish(self, patience: float = PATIENCE) -> Any:
         """Wait for the end; the function's result, or its error raised here."""
-        self.join(PATIENCE)
-        assert not self.is_alive(), f"{self._function} did not end within {PATIENCE} s"
+        self.join(patience)
+        assert not self.is_alive(), f"{self._function} did not end within {patience} s"
         if self._error is not None:
             raise self._error
         return self._result
@@ -51,7 +51,7 @@ def started(function: Callable[[], Any]) -> Worker:
     return worker
 
 
-def run_threads(functions: Sequence[Callable[[], Any]]) -> list[Any]:
+def run_threads(functions: Sequence[Callable[[], Any]], *, patience: float = PATIENCE) -> list[Any]:
     """Run all at once, each in its thread; their results in order, or the first error."""
     barrier = threading.Barrier(len(functions))
 
@@ -60,7 +60,7 @@ def run_threads(functions: Sequence[Callable[[], Any]]) -> list[Any]:
         return function()
 
     workers = [started(partial(together, function)) for function in functions]
-    return [worker.finish() for worker in workers]
+    return [worker.finish(patience) for worker in workers]
 
 
 def eventually(condition: Callable[[], Any], what: str) -> Any:
@@ -73,7 +73,7 @@ def eventually(condition: Callable[[], Any], what: str) -> Any:
 
 
 @contextmanager
-def spawned(target: Callable[..., Any], *args: Any) -> Iterator[Callable[[], Any]]:
+def spawned(target: Callable[..., Any], *args: Any, patience: float = PATIENCE) -> Iterator[Callable[[], Any]]:
     """Run `target(*args)`, a module-level function, in a new process; the value gives its result or fails the test."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -82,7 +82,7 @@ def spawned(target: Callable[..., Any], *args: Any) -> Iterator[Callable[[], Any
     sender.close()
 
     def result() -> Any:
-        assert receiver.poll(PATIENCE), f"{target.__name__} did not answer within {PATIENCE} s"
+        assert receiver.poll(patience), f"{target.__name__} did not answer within {patience} s"
         try:
             ok, answer = receiver.recv()
         except EOFError:

@@ -115,7 +115,7 @@ class StorageDrops(StorageBase):
         assert storage.count() == 6
         assert all(read(storage, b"b%d" % turn) == as_document(g=turn) for turn in range(5))
 
-    def test_order_within_one_commit(self, ingester: Ingester, storage: Storage) -> None:
+    def test_drops_take_effect_in_order_within_one_commit(self, ingester: Ingester, storage: Storage) -> None:
         """Within one commit a drop takes the upserts before it and leaves those after it, on any document."""
         ingester.apply(upsert(b"old", f="old", g="old"))
         ingester.apply(

@@ -17,8 +17,6 @@ Kind: TypeAlias = Literal["backend", "transport"]
 Shape: TypeAlias = Literal["bytes", "documents", "log"]
 """What a plugin is: an OrderedKeyValue backend, a Storage of documents, or a transport."""
 
-_KIT: Final = "ikvcore.testing"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
@@ -52,6 +50,8 @@ class Tier:
     summary: str
     backend: tuple[Part, ...]
     transport: tuple[Part, ...]
+    measures: bool = False
+    """It measures, and has no mark to pass: it is never part of what is certified."""
 
     def parts(self, kind: Kind, shape: Shape | None = None) -> list[Part]:
         """Its classes of tests for this kind of plugin, or for this shape alone."""
@@ -74,32 +74,82 @@ def _load(place: str) -> type[Any]:
     return loaded
 
 
-_STORE: Final = Part(name="TestStore", suites=(f"{_KIT}.store:StoreSuite",))
+def _part(name: str, *suites: str, shapes: tuple[Shape, ...] = ("bytes", "documents", "log")) -> Part:
+    return Part(name=name, suites=tuple(f"ikvcore.testing.{each}" for each in suites), shapes=shapes)
+
+
+_STORE: Final = _part("TestStore", "store:StoreSuite")
+_STATEFUL: Final = _part("TestStateful", "conformance._stateful:Stateful")
+_CONTENTION: Final = _part("TestContention", "conformance._contention:Contention")
+_KILLS: Final = _part("TestKills", "conformance._harm:Kills")
+_POWER: Final = _part("TestPowerLosses", "conformance._harm:PowerLosses")
+_PROFILE: Final = _part("TestProfile", "conformance._profile:Profile")
 
 TIERS: Final[tuple[Tier, ...]] = (
     Tier(
         name="core",
-        summary="every sentence of the contract, call by call and end to end",
+        summary="Every sentence of the contract, call by call and end to end.",
         backend=(
-            Part(
-                name="TestKeyValue",
-                suites=(f"{_KIT}._keyvalue_reads:KeyValueReads", f"{_KIT}._keyvalue_commits:KeyValueCommits"),
-                shapes=("bytes",),
+            _part(
+                "TestKeyValue", "_keyvalue_reads:KeyValueReads", "_keyvalue_commits:KeyValueCommits", shapes=("bytes",)
             ),
-            Part(name="TestStorage", suites=(f"{_KIT}.storage:StorageSuite",)),
+            _part("TestStorage", "storage:StorageSuite"),
+            _part("TestCapabilities", "conformance._capabilities:BackendCapabilities"),
             _STORE,
         ),
         transport=(
-            Part(
-                name="TestLog",
-                suites=(
-                    f"{_KIT}._transport_log:TransportLog",
-                    f"{_KIT}._transport_starts:TransportStarts",
-                    f"{_KIT}._transport_provisioning:TransportProvisioning",
-                ),
+            _part(
+                "TestLog",
+                "_transport_log:TransportLog",
+                "_transport_starts:TransportStarts",
+                "_transport_provisioning:TransportProvisioning",
             ),
+            _part("TestCapabilities", "conformance._capabilities:TransportCapabilities"),
             _STORE,
         ),
+    ),
+    Tier(
+        name="stateful",
+        summary="Random events and restarts against a model.",
+        backend=(_STATEFUL,),
+        transport=(_STATEFUL,),
+    ),
+    Tier(
+        name="concurrency",
+        summary="Threads, processes and forks; 20,000 events of many writers on four keys.",
+        backend=(_part("TestParallel", "_keyvalue_concurrency:KeyValueConcurrency", shapes=("bytes",)), _CONTENTION),
+        transport=(_part("TestParallel", "_transport_concurrency:TransportConcurrency"), _CONTENTION),
+    ),
+    Tier(
+        name="crash",
+        summary="Processes that are killed, and writes that a power loss drops.",
+        backend=(_KILLS, _POWER),
+        transport=(_KILLS, _POWER),
+    ),
+    Tier(
+        name="format",
+        summary="What was written opens again; what a newer release wrote is refused untouched.",
+        backend=(_part("TestFormat", "conformance._formats:ReplicaFormat"),),
+        transport=(_part("TestFormat", "conformance._formats:LogFormat"),),
+    ),
+    Tier(
+        name="hostile",
+        summary="Damaged files and events that nobody should send.",
+        backend=(_part("TestHostile", "conformance._harm:DamagedFiles"),),
+        transport=(_part("TestHostile", "conformance._harm:HostileEvents"),),
+    ),
+    Tier(
+        name="resources",
+        summary="Five hundred rounds of opening and closing leave nothing behind.",
+        backend=(_part("TestResources", "conformance._resources:BackendRounds"),),
+        transport=(_part("TestResources", "conformance._resources:TransportRounds"),),
+    ),
+    Tier(
+        name="profile",
+        summary="Latencies and rates, told with the machine; there is no mark to pass.",
+        backend=(_PROFILE,),
+        transport=(_PROFILE,),
+        measures=True,
     ),
 )
 """In the order in which they are run and shown."""

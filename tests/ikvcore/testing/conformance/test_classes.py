@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from ikvcore.testing.conformance import TIERS, BackendConformance, TransportConformance
-from ikvcore.testing.conformance.tiers import chosen
+from ikvcore.testing.conformance.tiers import Kind, Tier, chosen
+
+EXCUSED_OF_ANOTHER_KIND = {
+    f"TestHostile::test_{each}" for each in ("damaged_replicas", "damaged_manifests", "changed_logs")
+}
+"""What the files of a replica and of a log have in common is excused for either kind."""
 
 
 def nested(cls: type) -> set[str]:
@@ -17,7 +22,7 @@ def test_an_engine_of_bytes_gets_the_tests_of_bytes_and_of_documents() -> None:
         name = "memory"
 
     Mine.expand()
-    assert nested(Mine) == {"TestKeyValue", "TestStorage", "TestStore"}
+    assert nested(Mine) == {"TestKeyValue", "TestStorage", "TestCapabilities", "TestStore"}
     assert vars(Mine)["TestStore"].backend == "memory"
 
 
@@ -26,7 +31,7 @@ def test_a_storage_of_documents_gets_no_tests_of_bytes() -> None:
         name = "duckdb"
 
     Mine.expand()
-    assert nested(Mine) == {"TestStorage", "TestStore"}
+    assert nested(Mine) == {"TestStorage", "TestCapabilities", "TestStore"}
 
 
 def test_a_transport_gets_the_tests_of_a_log() -> None:
@@ -34,7 +39,7 @@ def test_a_transport_gets_the_tests_of_a_log() -> None:
         name = "memory"
 
     Mine.expand()
-    assert nested(Mine) == {"TestLog", "TestStore"}
+    assert nested(Mine) == {"TestLog", "TestCapabilities", "TestStore"}
     assert vars(Mine)["TestLog"].info.name == "memory"
 
 
@@ -57,7 +62,37 @@ def test_a_tier_that_is_not_there_is_refused_with_those_that_are() -> None:
 
 
 @pytest.mark.parametrize("tier", TIERS, ids=lambda tier: tier.name)
-def test_every_part_of_every_tier_has_tests(tier: object) -> None:
-    for kind in ("backend", "transport"):
-        for part in tier.parts(kind):  # type: ignore[attr-defined]  # a Tier, by its parameter
-            assert part.tests()
+@pytest.mark.parametrize("kind", ["backend", "transport"])
+def test_every_part_of_every_tier_has_tests_that_tell_what_they_hold_the_plugin_to(tier: Tier, kind: Kind) -> None:
+    for part in tier.parts(kind):
+        assert part.tests()
+        assert [name for name, function in part.tests().items() if not function.__doc__] == []
+
+
+def test_no_test_hides_another_one_of_its_name() -> None:
+    """Of two parts of a suite the first would win, and the second's test never run."""
+    for tier in TIERS:
+        for part in (*tier.backend, *tier.transport):
+            classes = {each for base in part.bases() for each in base.__mro__}
+            names = [name for each in classes for name in vars(each) if name.startswith("test_")]
+            assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize("plugin", ["memory", "lmdb", "sqlite"])
+def test_what_a_backends_declarations_are_proved_or_excused_by_are_tests_of_the_kit(plugin: str) -> None:
+    class Mine(BackendConformance):
+        name = plugin
+
+    claimed = {place for claim in Mine.claims() for place in claim.witnesses}
+    assert claimed - set(Mine.places()) == set()
+    assert set(Mine.excuses()) - set(Mine.places()) - EXCUSED_OF_ANOTHER_KIND == set()
+
+
+@pytest.mark.parametrize("plugin", ["memory", "local"])
+def test_what_a_transports_declarations_are_proved_or_excused_by_are_tests_of_the_kit(plugin: str) -> None:
+    class Mine(TransportConformance):
+        name = plugin
+
+    claimed = {place for claim in Mine.claims() for place in claim.witnesses}
+    assert claimed - set(Mine.places()) == set()
+    assert set(Mine.excuses()) - set(Mine.places()) - EXCUSED_OF_ANOTHER_KIND == set()

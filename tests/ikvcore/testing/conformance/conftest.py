@@ -1,0 +1,72 @@
+"""A distribution with backends that break the contract, and a way to run pytest on an author's file."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+FAULTY = """
+import os, signal
+from dataclasses import replace
+from ikv_backends.sqlite import SqliteStorage, ikv_backend_info
+from ikvcore.hookspecs import hookimpl
+
+class Forgetful(SqliteStorage):
+    def scan(self, snapshot, start, stop, /):
+        pairs = list(super().scan(snapshot, start, stop))
+        yield from pairs[:-1] if len(pairs) > 30 else pairs
+
+class Dying(SqliteStorage):
+    def scan(self, snapshot, start, stop, /):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Plugin:
+    def __init__(self, name, storage):
+        self.name, self.storage = name, storage
+    @hookimpl
+    def ikv_backend_info(self):
+        return replace(ikv_backend_info(), name=self.name)
+    @hookimpl
+    def ikv_open_backend(self, context):
+        return self.storage(context.directory, context.options)
+
+forgetful, dying = Plugin("forgetful", Forgetful), Plugin("dying", Dying)
+"""
+
+
+@pytest.fixture
+def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backends `forgetful`, whose long scans lack their last pair, and `dying`, whose scans kill the process."""
+    place = tmp_path / "site"
+    info = place / "faulty-1.5.dist-info"
+    info.mkdir(parents=True)
+    (place / "faulty.py").write_text(FAULTY)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.5\n")
+    (info / "entry_points.txt").write_text("[ikv_backends]\nforgetful = faulty:forgetful\ndying = faulty:dying\n")
+    monkeypatch.setenv("PYTHONPATH", str(place))
+
+
+Pytest = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run_pytest(tmp_path: Path) -> Pytest:
+    """`run_pytest(text, *options)`: pytest on an author's file, in a directory of its own."""
+
+    def run(text: str, *options: str) -> subprocess.CompletedProcess[str]:
+        place = tmp_path / "an author's project"
+        place.mkdir(exist_ok=True)
+        head = "from ikvcore.testing.conformance import BackendConformance, TransportConformance\n"
+        (place / "test_mine.py").write_text(head + text)
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", "."]
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        return subprocess.run(
+            [*command, *options, "test_mine.py"], cwd=place, env=kept, capture_output=True, text=True, timeout=300
+        )
+
+    return run
