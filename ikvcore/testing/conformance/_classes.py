@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -116,7 +117,7 @@ class BackendConformance(Conformance):
     @classmethod
     def info(cls) -> BackendInfo:
         """What the backend says of itself."""
-        return load_backend(cls.name).info
+        return replace(load_backend(cls.name).info, name=cls.name)  # which may be dist:name
 
     @classmethod
     def shape(cls) -> Shape:
@@ -176,7 +177,7 @@ class TransportConformance(Conformance):
     @classmethod
     def info(cls) -> TransportInfo:
         """What the transport says of itself."""
-        return load_transport(cls.name).info
+        return replace(load_transport(cls.name).info, name=cls.name)
 
     @classmethod
     def shape(cls) -> Shape:

@@ -91,7 +91,9 @@ class _Watch:
         """All keys in one read."""
         rows = self.reader.multiget_documents(KEYS)
         for key, row in zip(KEYS, rows, strict=True):
-            if row is not None:
+            if row is None:
+                assert all(seen != key for seen, _ in self.sequences), f"{key!r} was there, and is not"
+            else:
                 assert row["left"] == row["right"], f"{key!r} has fields of two events: {row}"
                 who, sequence = _word(str(row["left"]))
                 before = self.sequences.get((key, who), -1)
@@ -113,10 +115,12 @@ def contend(reader: IKVReader | None, writer: IKVWriter, who: int, calls: int, s
     token = Token()
     for call in range(calls):
         token = writer.upsert_fields_batch([_document(who, call * BATCH + n, dice) for n in range(BATCH)])
-        if watch is not None:
-            watch.look()
-            if call % 20 == 0:
-                watch.look_at_places()
+        if reader is None or watch is None:
+            continue
+        if call % 20 == 0:  # so that no thread is done before there is something to see
+            reader.wait_for(token, timeout=LONGEST)
+            watch.look_at_places()
+        watch.look()
     return token
 
 

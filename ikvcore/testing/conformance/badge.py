@@ -14,14 +14,13 @@ __all__ = ["badge", "level", "message"]
 
 
 def level(verdict: Verdict) -> str:
-    """failed, none, core, or complete: all tiers that can be verified are, or have nothing to verify in this plugin."""
+    """failed, none, core, or complete: all tiers are verified but those that only measure."""
     if not verdict.clean:
         return "failed"
     if "core" not in verdict.verified:
         return "none"
-    states = {tier.name: tier.state for tier in verdict.tiers}
-    wanted = [tier.name for tier in TIERS if not tier.measures]
-    return "complete" if all(states.get(name) in ("verified", "not applicable") for name in wanted) else "core"
+    wanted = {tier.name for tier in TIERS if not tier.measures}
+    return "complete" if wanted <= set(verdict.verified) else "core"
 
 
 def message(verdict: Verdict) -> str:

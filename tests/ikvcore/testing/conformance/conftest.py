@@ -25,6 +25,21 @@ class Dying(SqliteStorage):
     def scan(self, snapshot, start, stop, /):
         os.kill(os.getpid(), signal.SIGKILL)
 
+class Stale(SqliteStorage):
+    reads, old = 0, {}
+    def get_many(self, snapshot, keys, /):
+        found = super().get_many(snapshot, keys)
+        if len(keys) == 4 and None not in found:
+            self.reads += 1
+            first = self.old.setdefault(tuple(keys), found)
+            return first if self.reads % 10 == 0 else found
+        return found
+
+class Leaking(SqliteStorage):
+    def __init__(self, directory, options):
+        os.open(os.devnull, os.O_RDONLY)
+        super().__init__(directory, options)
+
 class Plugin:
     def __init__(self, name, storage):
         self.name, self.storage = name, storage
@@ -36,19 +51,25 @@ class Plugin:
         return self.storage(context.directory, context.options)
 
 forgetful, dying = Plugin("forgetful", Forgetful), Plugin("dying", Dying)
+stale, leaking = Plugin("stale", Stale), Plugin("leaking", Leaking)
 """
 
 
 @pytest.fixture
-def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Backends `forgetful`, whose long scans lack their last pair, and `dying`, whose scans kill the process."""
+def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where processes of a test find backends `forgetful`, whose long scans lack their last pair, `dying`, whose scans
+    kill the process, `stale`, which now and then gives what it gave before, and `leaking`, which keeps descriptors.
+    """
     place = tmp_path / "site"
     info = place / "faulty-1.5.dist-info"
     info.mkdir(parents=True)
     (place / "faulty.py").write_text(FAULTY)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.5\n")
-    (info / "entry_points.txt").write_text("[ikv_backends]\nforgetful = faulty:forgetful\ndying = faulty:dying\n")
+    names = ("forgetful", "dying", "stale", "leaking")
+    points = "".join(f"{name} = faulty:{name}\n" for name in names)
+    (info / "entry_points.txt").write_text(f"[ikv_backends]\n{points}")
     monkeypatch.setenv("PYTHONPATH", str(place))
+    return place
 
 
 Pytest = Callable[..., subprocess.CompletedProcess[str]]
