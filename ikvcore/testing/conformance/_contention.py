@@ -73,7 +73,8 @@ class Contention(StoreBase):
                 last[event.key] = word
                 total += 1
         assert total == writers * each
-        shown = {key: document for key in KEYS if (document := store.reader.get_document(key)) is not None}
+        found = zip(KEYS, store.reader.multiget_documents(KEYS), strict=True)
+        shown = {key: document for key, document in found if document is not None}
         assert shown == {key: {"id": key, "left": word, "right": word} for key, word in last.items()}
         stats = store.reader.stats()
         assert (stats.events_applied, stats.bad_events) == (total, 0)
