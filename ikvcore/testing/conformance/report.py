@@ -60,8 +60,14 @@ def _tests(verdict: Verdict, state: str) -> dict[str, str]:
     for test, each in verdict.states.items():
         if each == state:
             outcome = verdict.outcomes.get(test)
-            found[test] = outcome.reason.strip().partition("\n")[0] if outcome is not None else ""
+            found[test] = _first_line(outcome.reason) if outcome is not None else ""
     return found
+
+
+def _first_line(reason: str) -> str:
+    """Of a failure what pytest marks with an E, after the source that it shows."""
+    lines = reason.strip().splitlines() or [""]
+    return next((line.removeprefix("E").strip() for line in lines if line.startswith("E   ")), lines[0])
 
 
 def write_report(directory: Path, verdict: Verdict, content: Mapping[str, Any]) -> None:
