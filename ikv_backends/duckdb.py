@@ -208,7 +208,7 @@ def ikv_backend_info() -> BackendInfo:
         api_version=API_VERSION,
         summary="DuckDB: documents as a table for SQL; one process at a time",
         options=DuckdbOptions,
-        durability=Durability.POWER_LOSS,
+        durability=Durability.PROCESS_CRASH,  # commits are synced, but a checkpoint overwrites what it still needs
         sharing=Sharing.ONE_PROCESS,
         capabilities=frozenset({"Verify", "Query"}),
     )
