@@ -31,6 +31,8 @@ class KeyValueCommits(KeyValueBase):
         assert [key for key, _ in pairs(engine)] == keys
         commit(engine, ranges=[(b"b", b"c")])
         assert [key for key, _ in pairs(engine)] == [b"a", b"c", b"c\x00", b"d"]
+        commit(engine, ranges=[(b"c", b"c\x00\x00")])
+        assert [key for key, _ in pairs(engine)] == [b"a", b"d"]
 
     def test_several_ranges(self, engine: OrderedKeyValue) -> None:
         """Ranges of one batch may overlap, touch and be empty of keys; together they may take everything."""

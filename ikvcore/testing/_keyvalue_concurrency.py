@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,20 @@ from ikvcore.testing._plugins import open_backend
 
 __all__ = ["KeyValueConcurrency"]
 
+_ATTEMPTS = 1_000
+"""Each that fails is another's success, and of those there are fewer."""
+
 
 class KeyValueConcurrency(KeyValueBase):
     """Threads and processes see whole commits, and lose none."""
+
+    @pytest.fixture(autouse=True)
+    def short_turns(self) -> Iterator[None]:
+        """Threads take turns every few microseconds, so that one is met in the middle of what it does."""
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)
+        yield
+        sys.setswitchinterval(before)
 
     def test_threads_lose_no_update(self, engine: OrderedKeyValue) -> None:
         """Of many threads that compare-and-set one counter, each success counts once and each failure not at all."""
@@ -180,7 +192,7 @@ class KeyValueConcurrency(KeyValueBase):
 def increment(engine: OrderedKeyValue, name: bytes, times: int) -> None:
     """Add one to the counter so many times, each in the commit of a key that is `name`'s own."""
     for n in range(times):
-        while True:
+        for _ in range(_ATTEMPTS):
             found = value(engine, b"counter")
             try:
                 commit(
@@ -191,6 +203,8 @@ def increment(engine: OrderedKeyValue, name: bytes, times: int) -> None:
                 break
             except FencedError:
                 continue
+        else:
+            raise AssertionError(f"FencedError {_ATTEMPTS:,} times, though nobody commits so often")
 
 
 def commit_and_die(name: str, directory: Path, options: Mapping[str, Any]) -> None:

@@ -140,6 +140,12 @@ class KeyValueReads(KeyValueBase):
         commit(engine, {b"a": b"1", b"b": b"2", b"c": b"3", b"d": b"4"})
         assert b"".join(key for key, _ in pairs(engine, start, stop)) == expected
 
+    def test_scan_of_keys_that_begin_alike(self, engine: OrderedKeyValue) -> None:
+        """Wherever a scan has to stop and go on, it leaves out no key that is the last one and a NUL byte more."""
+        keys = [b"k%03d" % i + b"\x00" * j for i in range(300) for j in range(7)]
+        commit(engine, dict.fromkeys(keys, b"v"))
+        assert [key for key, _ in pairs(engine)] == keys
+
     def test_two_scans_interleave(self, engine: OrderedKeyValue) -> None:
         """Two scans and gets of one snapshot do not disturb each other."""
         commit(engine, {b"%03d" % i: b"v%d" % i for i in range(300)})

@@ -109,12 +109,14 @@ class StorageCommits(StorageBase):
         def write(thread: int) -> None:
             ingester = Ingester(storage)
             for n in range(25):
-                while True:
+                for _ in range(1_000):  # each that fails is another's success, and of those there are fewer
                     try:
                         ingester.apply(upsert(b"%d/%d" % (thread, n), **{f"f{thread}_{n}": f"{thread}.{n}"}))
                         break
                     except FencedError:
                         continue
+                else:
+                    raise AssertionError("fenced a thousand times, though nobody commits so often")
 
         run_threads([lambda: write(0), lambda: write(1), lambda: write(2)])
         assert contents(storage) == {

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from ikvcore._registry import load_transport
-from ikvcore.errors import InvalidOptionError, StoreAccessError, StoreExistsError
+from ikvcore.errors import InvalidOptionError, StoreAccessError, StoreExistsError, TransportError
 from ikvcore.fields import FieldType
-from ikvcore.testing._parallel import run_threads
+from ikvcore.testing._parallel import eventually, run_threads
 from ikvcore.testing._transport_base import Stores, TransportBase, contents, publish
 
 __all__ = ["TransportProvisioning"]
@@ -135,14 +135,16 @@ class TransportProvisioning(TransportBase):
         assert [each.store_name for each in fresh.provisioning.list_stores()] == ["store"]
 
     def test_delete_store(self, stores: Stores) -> None:
-        """A deleted store is gone with its log, and its name is free for another, with another identity."""
+        """A deleted store is gone with its log, and its name is free for another, with another identity. Who has it
+        open learns of that when it asks for its bounds, if not at once."""
         stores.create("store", partitions=3)
         stores.create("other")
-        log = stores.open("store")
+        log, left_open = stores.open("store"), stores.open("store")
         publish(log, b"old")
         identity = log.describe().identity
         log.close()
         stores.provisioning.delete_store("store")
+        eventually(partial(raises, TransportError, left_open.bounds), "an instance that was open says that it is gone")
         with pytest.raises(StoreAccessError):
             stores.open("store")
         with pytest.raises(StoreAccessError):
@@ -242,3 +244,12 @@ class TransportProvisioning(TransportBase):
         for path in home.rglob("*"):
             if path.is_file():
                 assert b"unmistakable-passkey" not in path.read_bytes(), f"a passkey is in {path}"
+
+
+def raises(error: type[Exception], function: Callable[[], object]) -> bool:
+    """Whether a call raises this error; others are raised."""
+    try:
+        function()
+    except error:
+        return True
+    return False

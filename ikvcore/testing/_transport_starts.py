@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from ikvcore.errors import LogDivergedError, LogTrimmedError
@@ -105,10 +107,15 @@ class TransportStarts(TransportBase):
 
     def test_trimmed(self, log: Transport) -> None:
         """After a trim the log is no longer complete; a start before the cut raises LogTrimmedError; at the cut, where
-        the witness's message is gone, the identity alone is compared."""
+        the witness's message is gone, the identity alone is compared. A subscription that stands before the cut gives
+        all messages, as far as it has them, or raises LogTrimmedError: it never passes over the gap."""
         publish(log, *(b"%d" % n for n in range(6)))
         messages = everything(log)[0]
+        behind = log.subscribe(begin(log, [0]))
         self.trim(log, 0, messages[3].position)
+        with suppress(LogTrimmedError):
+            assert drain(behind, {0: log.bounds()[0].end}) == messages
+        behind.close()
         bounds = log.bounds()
         assert bounds[0].first == messages[3].position
         assert not bounds[0].complete
