@@ -14,6 +14,7 @@ from ikvcore.cli import (
     _exit,
     _export,
     _load,
+    _plugin_new,
     _plugins,
     _put,
     _quarantine,
@@ -51,6 +52,7 @@ for _operators in (_tail, _status, _verify):
     app.add_typer(_operators.app)
 app.add_typer(_quarantine.app, name="quarantine", rich_help_panel="Logs and replicas")
 app.add_typer(_plugins.app, name="plugins", rich_help_panel="Installation")
+app.add_typer(_plugin_new.app, name="plugin", rich_help_panel="Installation")
 app.add_typer(_conformance.app, name="conformance", rich_help_panel="Installation")
 app.add_typer(_store.app, name="store", rich_help_panel="Stores and accounts")
 app.add_typer(_account.app, name="account", rich_help_panel="Stores and accounts")
