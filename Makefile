@@ -13,6 +13,8 @@
 #   make faults BACKEND=rocksdb        the same of another backend, with a table of its own
 #   make faults TRANSPORT=kafka        those of brokers and of what goes through them
 #   make faults ARGS="--only threads"  one of them: its lines of the table alone
+#   make kit                           put small faults into the plugins and write down which tests of the kit find each:
+#                                      half an hour
 #   make reference                     write again what docs/ has from the code
 #   make proto                         compile the wire schema again
 #   make clean
@@ -37,7 +39,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY = .venv/hypothesis
 export PYTEST_ADDOPTS := $(PYTEST_ADDOPTS) -p no:cacheprovider -W "ignore:The database setting is not configured"
 endif
 
-.PHONY: test venv lint types pytest demo faults reference proto clean
+.PHONY: test venv lint types pytest demo faults kit reference proto clean
 
 test: lint types pytest
 
@@ -62,6 +64,9 @@ demo: venv
 faults: venv
 	$(if $(TRANSPORT),PYTHONPATH=tests/faults $(PY) -m $(TRANSPORT)_faults,\
 		$(PY) -m ikvcore.testing.faults --backend $(BACKEND)) --full --table docs/reliability.md $(ARGS)
+
+kit: venv
+	$(PY) tests/kit/kit_matrix.py $(ARGS)
 
 reference: venv
 	$(PY) scripts/cli_reference.py

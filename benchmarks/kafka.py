@@ -6,8 +6,7 @@ Publishing: batches of 1,000 documents of 3 fields through IKVWriter, and beside
 confluent-kafka producer with delivery callbacks and the same guarantees. Consuming: a new LMDB replica of all that was
 published, and beside it a bare consumer, protobuf decoding, and one get and put of as many bytes into bare LMDB.
 Freshness: single writes at random moments until another process sees them. Both sides of a comparison take turns.
-Quote the ratios, not the times. `python tests/services/kafka_broker.py run DIRECTORY -Xmx1g` runs a broker, as Java
-runs it where nobody says otherwise: that of the tests is made to start fast, and answers more slowly.
+Quote the ratios, not the times. `python tests/services/kafka_broker.py run DIRECTORY` runs a broker.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ first time, Maven. By hand:
 
     python tests/services/kafka_broker.py fetch         get the jars
     python tests/services/kafka_broker.py run DIRECTORY run a broker until Ctrl-C; DIRECTORY/address says where
-    python tests/services/kafka_broker.py run DIRECTORY -Xmx1g    with these options of Java, not those for short tests
 
 Nothing but the standard library is imported, so that it also runs without the project's packages.
 """
@@ -327,8 +326,7 @@ def _keep(jars: Path, directory: Path, watched: int) -> None:
         select.select([pid], [], [])
 
 
-def _run(directory: Path, java: list[str]) -> None:
-    JAVA[:] = java or JAVA
+def _run(directory: Path) -> None:
     with _running(fetch(cache()), directory) as broker:
         sys.stdout.write(f"{broker.address}\n")
         sys.stdout.flush()
@@ -342,8 +340,8 @@ def main(arguments: list[str]) -> None:
     match arguments:
         case ["fetch"]:
             fetch(cache())
-        case ["run", directory, *java]:
-            _run(Path(directory).absolute(), java)
+        case ["run", directory]:
+            _run(Path(directory).absolute())
         case ["keep", jars, directory, watched]:
             _keep(Path(jars), Path(directory), int(watched))
         case _:
