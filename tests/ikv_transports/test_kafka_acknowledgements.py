@@ -54,13 +54,17 @@ class LossyProxy:
         while True:
             try:
                 client, _ = self._server.accept()
-                broker = socket.create_connection(self._broker)
             except OSError:
                 return
+            try:
+                broker = socket.create_connection(self._broker)
+            except OSError:  # it has ended before its clients
+                client.close()
+                continue
             self._open += [client, broker]
             produced: set[int] = set()
             for carry, source, target in ((self._requests, client, broker), (self._answers, broker, client)):
-                threading.Thread(target=carry, args=(source, target, produced), daemon=True).start()
+                threading.Thread(target=quietly, args=(carry, source, target, produced), daemon=True).start()
 
     def _requests(self, client: socket.socket, broker: socket.socket, produced: set[int]) -> None:
         for frame in frames(client, broker):
@@ -91,6 +95,12 @@ def frames(source: socket.socket, other: socket.socket) -> Iterator[bytes]:
         except OSError:
             end(source)
             end(other)
+
+
+def quietly(carry: Callable[..., None], *between: Any) -> None:
+    """Until one side ends, also in the middle of what is sent to it."""
+    with contextlib.suppress(OSError):
+        carry(*between)
 
 
 def end(each: socket.socket) -> None:
