@@ -234,8 +234,10 @@ class KafkaCluster:
             left = [place for place in left if place.partition not in found]
             if left:
                 partition, topic = left[0].partition, left[0].topic
-                if time.monotonic() > deadline or self.topic(topic) is None:
-                    raise TransportError(
+                is_gone = self.topic(topic) is None
+                if is_gone or time.monotonic() > deadline:
+                    error = TransportError if is_gone else LogUnavailableError  # a leader may yet be found
+                    raise error(
                         f"partition {partition} of topic {topic!r} is gone, or has no leader that answers; try again"
                     )
                 time.sleep(_LOOK_AGAIN)
