@@ -60,13 +60,15 @@ def certify(
 
     file: the author's test file, whose class states deviations and whatever else the plugin needs; without it a class
     is made that names the plugin alone. say: gets each line that pytest prints, as it comes. Raises
-    InvalidArgumentError for a tier that there is not, PluginError and its kin.
+    InvalidArgumentError for a tier that there is not, PluginError and its kin, OSError where `output` cannot be made.
     """
     try:
         asked = chosen(tiers)
     except ValueError as exc:
         raise InvalidArgumentError(str(exc)) from exc
     plugin = load_backend(name) if kind == "backend" else load_transport(name)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)  # before minutes have gone into what cannot be kept
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ikv-conformance-", ignore_cleanup_errors=True) as place:
         run = _Run(Path(place), kind, name, file)

@@ -71,8 +71,7 @@ def _first_line(reason: str) -> str:
 
 
 def write_report(directory: Path, verdict: Verdict, content: Mapping[str, Any]) -> None:
-    """report.json, junit.xml and badge.json in `directory`, which is made."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """report.json, junit.xml and badge.json in an existing directory."""
     (directory / "report.json").write_text(_dumped(content), encoding="utf-8")
     (directory / "badge.json").write_text(_dumped(badge(verdict)), encoding="utf-8")
     ET.ElementTree(_junit(verdict)).write(directory / "junit.xml", encoding="utf-8", xml_declaration=True)

@@ -109,6 +109,13 @@ def test_what_cannot_be_run_is_refused(tmp_path: Path, arguments: tuple[str, ...
     assert words in ikv(tmp_path / "x", *arguments, code=code)
 
 
+def test_a_report_that_cannot_be_written_is_told_before_the_tests_are_run(tmp_path: Path) -> None:
+    output = "/dev/null/report"
+    said = ikv(tmp_path / "x", "backend", "memory", "--tier", "format", "--output", output, "--verbose", code=1)
+    assert "Not a directory" in said
+    assert "PASSED" not in said
+
+
 def test_an_option_that_the_plugin_does_not_have_is_told(tmp_path: Path) -> None:
     said = ikv(tmp_path / "x", "backend", "memory", "--tier", "format", "--option", "speed=9", code=3)
     assert "PROBLEM: the tests could not be collected" in said
