@@ -17,13 +17,10 @@ from ikvcore.errors import FencedError, ForkedError, StorageError
 from ikvcore.models import Durability, Sharing
 from ikvcore.protocols import Follower, OrderedKeyValue
 from ikvcore.testing._keyvalue_base import KeyValueBase, commit, pairs, value
-from ikvcore.testing._parallel import in_fork, run_threads, spawned, started
+from ikvcore.testing._parallel import ATTEMPTS, in_fork, run_threads, spawned, started
 from ikvcore.testing._plugins import open_backend
 
 __all__ = ["KeyValueConcurrency"]
-
-_ATTEMPTS = 1_000
-"""Each that fails is another's success, and of those there are fewer."""
 
 
 class KeyValueConcurrency(KeyValueBase):
@@ -192,7 +189,7 @@ class KeyValueConcurrency(KeyValueBase):
 def increment(engine: OrderedKeyValue, name: bytes, times: int) -> None:
     """Add one to the counter so many times, each in the commit of a key that is `name`'s own."""
     for n in range(times):
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             found = value(engine, b"counter")
             try:
                 commit(
@@ -204,7 +201,7 @@ def increment(engine: OrderedKeyValue, name: bytes, times: int) -> None:
             except FencedError:
                 continue
         else:
-            raise AssertionError(f"FencedError {_ATTEMPTS:,} times, though nobody commits so often")
+            raise AssertionError(f"fenced {ATTEMPTS:,} times, though nobody commits so often")
 
 
 def commit_and_die(name: str, directory: Path, options: Mapping[str, Any]) -> None:

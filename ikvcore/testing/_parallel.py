@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-__all__ = ["PATIENCE", "Worker", "eventually", "in_fork", "run_threads", "spawned", "started"]
+__all__ = ["ATTEMPTS", "PATIENCE", "Worker", "eventually", "in_fork", "run_threads", "spawned", "started"]
 
+ATTEMPTS = 1_000
+"""Of a commit beside others': each that is fenced is another's success, and of those a test has fewer."""
 PATIENCE = 60.0
 """Seconds after which a test gives up waiting for something that has to happen; never a measure of speed."""
 

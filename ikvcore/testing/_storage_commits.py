@@ -9,7 +9,7 @@ import pytest
 from ikvcore.errors import FencedError
 from ikvcore.models import Cursor, Projection, storage_key
 from ikvcore.protocols import Storage
-from ikvcore.testing._parallel import run_threads
+from ikvcore.testing._parallel import ATTEMPTS, run_threads
 from ikvcore.testing._storage_base import (
     ALL,
     Ingester,
@@ -109,14 +109,14 @@ class StorageCommits(StorageBase):
         def write(thread: int) -> None:
             ingester = Ingester(storage)
             for n in range(25):
-                for _ in range(1_000):  # each that fails is another's success, and of those there are fewer
+                for _ in range(ATTEMPTS):
                     try:
                         ingester.apply(upsert(b"%d/%d" % (thread, n), **{f"f{thread}_{n}": f"{thread}.{n}"}))
                         break
                     except FencedError:
                         continue
                 else:
-                    raise AssertionError("fenced a thousand times, though nobody commits so often")
+                    raise AssertionError(f"fenced {ATTEMPTS:,} times, though nobody commits so often")
 
         run_threads([lambda: write(0), lambda: write(1), lambda: write(2)])
         assert contents(storage) == {
