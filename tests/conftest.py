@@ -92,6 +92,15 @@ def kafka_brokers() -> Iterator[Callable[..., Any]]:
         broker.kill()
 
 
+@pytest.fixture(scope="module")
+def broker(kafka_brokers: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A running one for the tests of a file."""
+    broker = kafka_brokers(tmp_path_factory.mktemp("broker"))
+    broker.start()
+    yield broker
+    broker.kill()
+
+
 def load_service(name: str) -> Any:
     """A module of services/, which is no package."""
     if name in sys.modules:

@@ -5,7 +5,7 @@ Most of each is waiting, so all are begun at once, in threads. One broker is sha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,6 @@ APART = ("leader-killed", "broker-killed")
 def play(name: str, directory: Path, **more: Any) -> Result:
     campaign = CAMPAIGNS[name]
     return campaign.load()(directory=directory, seed=1, pair=Pair(), **{**campaign.short, **more})
-
-
-@pytest.fixture(scope="module")
-def broker(kafka_brokers: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    broker = kafka_brokers(tmp_path_factory.mktemp("broker"))
-    broker.start()
-    yield broker
-    broker.kill()
 
 
 @pytest.fixture(scope="module")

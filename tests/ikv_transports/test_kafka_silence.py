@@ -6,7 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,6 @@ from ikvcore.testing._live import LiveStore
 PATIENCE = 120.0
 TIMEOUT = 60.0
 """Of the transport: who waited for the broker would be noticed."""
-
-
-@pytest.fixture(scope="module")
-def broker(kafka_brokers: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    broker = kafka_brokers(tmp_path_factory.mktemp("broker"))
-    broker.start()
-    yield broker
-    broker.kill()
 
 
 @pytest.fixture
