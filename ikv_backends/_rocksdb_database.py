@@ -39,8 +39,9 @@ _FULL: Final = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, 
 class Pinned(Protocol):
     """A snapshot, as far as its instance knows it."""
 
-    def pin(self) -> None:
-        """Hold this state: it is about to be changed. Called under the lock that is held while it changes."""
+    def pin(self, db: Rdict) -> None:
+        """Hold this state of `db`: it is about to be changed. Called under the lock that is held while it changes, by
+        a thread that may come before the snapshot's own has returned from `enter`."""
 
 
 class Instance:
@@ -162,7 +163,7 @@ class RocksDatabase:
                     raise work
                 with self.lock:  # nobody enters between the state that is pinned and the next
                     for snapshot in self._current.snapshots:
-                        snapshot.pin()
+                        snapshot.pin(self._current.db)
                     work()
             except IKVError:
                 raise

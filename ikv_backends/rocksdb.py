@@ -83,10 +83,10 @@ class _RocksSnapshot:
             self._iterator, self._left = None, True
             self._database.leave(self._instance, self)
 
-    def pin(self) -> None:
-        """Keep the state. Under the database's lock, before it changes."""
+    def pin(self, db: Rdict) -> None:
+        """Keep the state. Under the database's lock, before it changes; perhaps before `enter` has come back."""
         if self._iterator is None:
-            self._iterator = self._instance.db.iter()
+            self._iterator = db.iter()
 
     def id(self) -> int:
         return self._id
@@ -118,7 +118,7 @@ class _RocksSnapshot:
         if self._left:
             raise StorageError("the snapshot was closed while it was scanned")
         with self._database.lock:
-            self.pin()
+            self.pin(self._instance.db)
         iterator, pairs, size = self._iterator, list[tuple[bytes, bytes]](), 0
         assert iterator is not None
         iterator.seek(start)

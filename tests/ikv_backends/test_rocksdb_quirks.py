@@ -136,6 +136,25 @@ def test_the_id_moves_with_each_commit_and_not_else(storage: RocksdbStorage) -> 
             assert one.id() == two.id() != three.id()
 
 
+def test_a_commit_may_come_while_a_snapshot_begins(storage: RocksdbStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit between a snapshot's entry and its thread's next step pins the snapshot, which shows what was before."""
+    put(storage, a=b"1")
+    database = storage._database
+    enter = database.enter
+
+    def overtaken(snapshot: Any) -> Any:
+        entered = enter(snapshot)
+        monkeypatch.undo()
+        put(storage, a=b"2")
+        return entered
+
+    monkeypatch.setattr(database, "enter", overtaken)
+    with storage.snapshot() as snapshot:
+        assert snapshot.get(b"a") == b"1"
+        assert dict(storage.scan(snapshot, b"", None)) == {b"a": b"1"}
+    assert get(storage, b"a") == b"2"
+
+
 # -- locks -------------------------------------------------------------------------------------
 
 
