@@ -28,6 +28,9 @@ _SAMPLES: Final = 30
 _CALLS: Final = 40
 """Different calls that are made again and again: the first ones make the store's schema, which a reader holds while it
 is open; what then grows, grows for nothing."""
+_WARMING: Final = 3 * _CALLS
+"""Rounds of writing and reading before the first sample: a slow machine does few in a second, so it is not by time that
+they can be told from the rest."""
 
 
 class _Limit(NamedTuple):
@@ -169,16 +172,14 @@ def _open_and_close(target: Target, workload: Workload, rounds: int) -> Iterator
         yield
 
 
-def _write_and_read(target: Target, workload: Workload, seconds: float) -> Iterator[None]:
+def _write_and_read(target: Target, workload: Workload) -> Iterator[None]:
+    """Without an end."""
     clock = Clock.take_over()
-    end = time.monotonic() + seconds
     with ExitStack() as stack:
         writer = stack.enter_context(create_new_writer(target.options()))
         reader = stack.enter_context(create_new_reader(target.options()))
         keys = workload.all_keys()
         for number in itertools.count():
-            if time.monotonic() > end:
-                return
             clock.now = stamp(1, number)
             token = perform(writer, workload.call(1, number % _CALLS), target.description)
             reader.get_document(keys[number % len(keys)])
@@ -199,6 +200,15 @@ def _watch(rounds: Iterator[None], due: Callable[[int], bool], samples: list[Sam
     return done
 
 
+def _watch_for(seconds: float, rounds: Iterator[None], samples: list[Sample]) -> int:
+    """The same for so long, and until there are all the samples; rounds that warm it up come first and do not count."""
+    for _ in itertools.islice(rounds, _WARMING):
+        pass
+    began = time.monotonic()
+    counted = itertools.takewhile(lambda _: time.monotonic() - began < seconds or len(samples) < _SAMPLES, rounds)
+    return _watch(counted, lambda _: time.monotonic() - began >= seconds / _SAMPLES * len(samples), samples)
+
+
 def main(arguments: Sequence[str]) -> int:
     """The program's exit status."""
     target, workload, (what, amount, *faults) = given(arguments)
@@ -210,9 +220,7 @@ def main(arguments: Sequence[str]) -> int:
         rounds = _open_and_close(target, workload, int(amount))
         done = _watch(rounds, lambda number: number % every == 0, samples)
     else:
-        began, apart = time.monotonic(), float(amount) / _SAMPLES
-        rounds = _write_and_read(target, workload, float(amount))
-        done = _watch(rounds, lambda _: time.monotonic() - began >= apart * len(samples), samples)
+        done = _watch_for(float(amount), _write_and_read(target, workload), samples)
     sys.stdout.write(json.dumps({"done": done, "samples": samples}) + "\n")
     return 0
 
