@@ -107,8 +107,7 @@ def replicas(*, flips: int, cuts: int, seed: int, directory: Path, pair: Pair) -
     def damage(copies: _Copies, dice: random.Random) -> Path:
         suspect(copies.mount)
         files = Target.from_json(copies.target).replica_files()
-        # LMDB's other file holds its readers alone. Large files are chosen more often, and each now and then.
-        return files[0] if pair.is_default else dice.choice([files[0], *files])
+        return dice.choice([files[0], *files])  # a large file more often, and each now and then
 
     def look(copies: _Copies) -> Ended:
         return copies.read("read_replica", expected=copies.documents, more=_MORE)

@@ -25,6 +25,8 @@ ACCOUNT: Final = "faults"
 PASSKEY: Final = "faults-passkey"
 _numbers: Final = itertools.count(1)
 _making: Final = threading.Lock()
+_LOCKS: Final = ("lock.mdb",)
+"""Files that say who reads and writes at this moment. Nothing of a replica is in them, however large they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +90,9 @@ class Target:
         return self.directory / name
 
     def replica_files(self, mount: str = "mount") -> list[Path]:
-        """The files of the first generation's storage that hold something, largest first. By stat alone: to open them
-        beside an engine could harm its locks."""
-        files = [path for path in (self.mount(mount) / "gen-1").iterdir() if path.is_file()]
+        """The files of the first generation's storage that hold something of the replica, largest first. By stat alone:
+        to open them beside an engine could harm its locks."""
+        files = [path for path in (self.mount(mount) / "gen-1").iterdir() if path.is_file() and path.name not in _LOCKS]
         sizes = {path: path.stat().st_size for path in files}
         return sorted((path for path in files if sizes[path]), key=lambda path: (-sizes[path], path.name))
 
