@@ -171,11 +171,15 @@ class LocalProvisioning:
 
     def _make_home(self) -> None:
         with _translated(self._home.path):
-            self._home.path.parent.mkdir(parents=True, exist_ok=True)  # not ours, so the umask decides
+            for directory in reversed(self._home.path.parents):
+                if not directory.is_dir():
+                    directory.mkdir(exist_ok=True)  # not ours, so the umask decides
+                    _sync(directory.parent)
             for directory in (self._home.path, self._home.accounts):
                 if not directory.is_dir():
                     with suppress(FileExistsError):
                         _make_directory(directory)
+                    _sync(directory.parent)
 
     def _remove_leftovers(self) -> None:
         """Finish the removal of stores, also those whose remover was killed."""

@@ -225,6 +225,63 @@ def test_a_store_whose_making_fails_does_not_exist(
     local_store.create(store_name="second")
 
 
+def test_what_is_made_is_on_the_disk_when_the_call_returns(
+    local_store: Fixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each directory is synced after the last name in it, from the home's own on: a power loss takes nothing away."""
+    local_store.home = tmp_path / "above" / "home"
+    disk = _Disk(monkeypatch)
+    local_store.create()
+    synced = disk.synced
+    assert disk.waiting() == set()
+    assert (local_store.directory / "log").stat().st_ino in synced  # its files are LMDB's to make
+    local_store.provisioning().rotate_passkey("newer")
+    local_store.provisioning(passkey="newer").delete_store("profiles")
+    assert disk.waiting() == set()
+
+
+class _Disk:
+    """Notes in which directories Python has made or moved names since they were synced."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._changed: dict[int, str] = {}
+        self.synced: set[int] = set()
+        open_, fsync = os.open, os.fsync
+
+        def opened(path: Any, flags: int, *args: Any, **more: Any) -> int:
+            if flags & os.O_CREAT:
+                self._change(path)
+            return open_(path, flags, *args, **more)
+
+        def synced(fd: int) -> None:
+            fsync(fd)
+            self.synced.add(os.fstat(fd).st_ino)
+            self._changed.pop(os.fstat(fd).st_ino, None)
+
+        monkeypatch.setattr(os, "open", opened)
+        monkeypatch.setattr(os, "fsync", synced)
+        for name in ("mkdir", "rename", "replace"):
+            monkeypatch.setattr(os, name, self._changing(getattr(os, name)))
+
+    def _changing(self, call: Any) -> Any:
+        def changed(*paths: Any, **more: Any) -> None:
+            call(*paths, **more)
+            for path in paths:
+                if not isinstance(path, int):  # a mode
+                    self._change(path)
+
+        return changed
+
+    def _change(self, path: Any) -> None:
+        directory = Path(path).parent
+        if directory.exists():
+            self._changed[directory.stat().st_ino] = str(directory)
+
+    def waiting(self) -> set[str]:
+        """Directories that are there, and not on the disk as they are."""
+        return {path for path in self._changed.values() if Path(path).exists()}
+
+
 def test_of_those_who_make_one_store_at_once_one_succeeds(local_store: Fixture) -> None:
     outcomes: list[str] = []
 
