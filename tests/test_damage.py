@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from ikvcore import admin
+from ikvcore import _ingest, admin
 from ikvcore._check import verify_files
 from ikvcore._commitplan import COUNT_PREFIX
 from ikvcore._damage import Damage
 from ikvcore._ingest import Ingester
 from ikvcore._loop import ReplicaLoop
 from ikvcore._opened import Opened
+from ikvcore._rebuild import Rebuild
 from ikvcore.client import IKVReader, IKVWriter
 from ikvcore.clientoptions import ClientOptions, ClientOptionsBuilder
 from ikvcore.document import IKVDocument
@@ -395,6 +396,30 @@ def test_until_it_is_rebuilt_every_read_raises(
         go_on.set()
         eventually(lambda: reader.health().ready)
         read(reader)
+
+
+def test_a_rebuild_takes_many_steps_and_shows_none_of_them(
+    options: ClientOptions, filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log of some size is not applied in one: the generation that takes the other's place holds all that it held."""
+    monkeypatch.setattr(_ingest, "_MAX_MESSAGES", 40)
+    steps, shown, step = list[int](), list[int](), Rebuild.step
+
+    def watched(self: Rebuild, timeout: float) -> bool:
+        done = step(self, timeout)
+        steps.append(sum(self.reached.values()))
+        if done:
+            shown.append(self._storage.count())
+        return done
+
+    monkeypatch.setattr(Rebuild, "step", watched)
+    with create_new_reader(options) as reader:
+        Damage(generation="gen-1", reason="of this test").write(filled)
+        eventually(lambda: (filled / "CURRENT").read_text() == "gen-2\n")
+        eventually(lambda: reader.health().ready)
+        assert right(reader)
+    assert len([reached for reached in steps if 0 < reached < DOCUMENTS]) > 5
+    assert shown == [DOCUMENTS]
 
 
 def test_startup_waits_for_the_rebuild(options: ClientOptions, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:

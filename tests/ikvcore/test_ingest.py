@@ -866,6 +866,26 @@ def test_only_the_first_of_the_quarantined_are_kept(storage: KeyValueStorage, lo
     check(storage, log)
 
 
+def test_a_bad_event_is_kept_in_the_commit_that_passes_it(
+    storage: KeyValueStorage, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two commits a process may die: what counts as quarantined is there after each of them."""
+    apply, counts = storage.apply, list[tuple[int, int]]()
+
+    def watched(*args: Any, **more: Any) -> None:
+        apply(*args, **more)
+        counted = sum(done.quarantined for done in read_progress(storage, (0, 1)).partitions.values())
+        counts.append((counted, len(quarantined_events(storage))))
+
+    monkeypatch.setattr(storage, "apply", watched)
+    ingester = ingester_of(storage, log.transport, quarantine=True)
+    for number in (1, 2):
+        log.put(0, "a", x=number)
+        log.publish(number - 1, BAD, BAD)
+        drain(ingester)
+    assert counts == [(2, 2), (4, 4)]
+
+
 def test_a_storage_failure_is_never_quarantined(failing: FailingStorage, log: Log) -> None:
     ingester = ingester_of(failing, log.transport, quarantine=True)
     log.publish(0, BAD)
