@@ -47,6 +47,18 @@ def test_a_backend_that_says_power_loss_and_does_not_sync_would_be_found(
     assert any("behind" in violation for violation in result.violations)
 
 
+def test_a_log_whose_syncs_are_off_would_be_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, requires_part: Callable[..., None]
+) -> None:
+    """The last writes that it has acknowledged are gone."""
+    requires_part("strace", available=syscalls.can_trace(), how=syscalls.STRACE_HOW)
+    off = Pair(transport_options={"durability": "process-crash"})
+    monkeypatch.setattr(Pair, "with_durability", lambda pair, word: pair)
+    monkeypatch.setattr(powerloss, "_plays", lambda pair: [("log", "power-loss")])
+    result = powerloss.run(variants=0, cuts=1, seed=1, directory=tmp_path / "run", pair=off)
+    assert any("lost" in violation for violation in result.violations), result.violations
+
+
 # -- what may be left ----------------------------------------------------------------------------
 
 
