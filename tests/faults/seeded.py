@@ -375,6 +375,19 @@ def kilobyte_kept() -> None:
     Reader.shutdown = keeping  # type: ignore[method-assign]
 
 
+def dies_by_itself() -> None:
+    """The third commit of an ingester ends its process, as a crash of the engine would."""
+    commit_with = _ingest.Ingester._commit_with
+    turns = iter(range(1 << 60))
+
+    def dying(self: Any, meta: Any, mutations: Any) -> None:
+        if next(turns) == 2:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        commit_with(self, meta, mutations)
+
+    _ingest.Ingester._commit_with = dying  # type: ignore[method-assign]
+
+
 def lock_tried_once() -> None:
     """A follower never looks again whether the lock is free: only silence tells it that the ingester is gone."""
     try_acquire = _mount.MountLock.try_acquire

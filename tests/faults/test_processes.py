@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from ikvcore.testing.faults import children, leaks, pinned, takeover, threads
+from ikvcore.testing.faults import children, kills, leaks, pinned, takeover, threads
 from ikvcore.testing.faults.__main__ import main
+from ikvcore.testing.faults.arena import Aim, Arena
 from ikvcore.testing.faults.campaigns import CAMPAIGNS
 from ikvcore.testing.faults.leaks import Sample, grown
 from ikvcore.testing.faults.result import Result, Row
 from ikvcore.testing.faults.table import BEGIN, END, Line, code, lines, versions, write_table
 from ikvcore.testing.faults.target import Pair
+from ikvcore.testing.faults.workload import Workload
+from ikvcore.testing.faults.zygote import Zygote
 
 SEEDED = Path(__file__).with_name("seeded.py")
 WAYS = (
@@ -36,6 +39,14 @@ def short(name: str, directory: Path) -> Result:
 @pytest.mark.parametrize("name", ["killed-writers", "killed-ingesters", "killed-readers"])
 def test_kill_9_loses_invents_and_repeats_nothing(name: str, tmp_path: Path) -> None:
     short(name, tmp_path).require()
+
+
+def test_a_process_that_dies_by_itself_does_not_count_as_killed(zygote: Zygote, tmp_path: Path) -> None:
+    """A crash at a commit leaves files like those of a kill: nobody would miss anything in them."""
+    pair = Pair().with_durability("process-crash")
+    arena = Arena(zygote, tmp_path / "target", pair, Workload(seed=3), fault=f"{SEEDED}:dies_by_itself")
+    with pytest.raises(RuntimeError, match=r"ingester-\d ended with -11 by itself"):
+        kills._kill_ingesters(arena, 12, Aim(3, longest=0.5))
 
 
 def test_an_ingester_that_is_killed_stopped_or_silent_is_replaced(tmp_path: Path) -> None:

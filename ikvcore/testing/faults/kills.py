@@ -89,7 +89,7 @@ def _kill_writers(arena: Arena, kills: int, aim: Aim) -> None:
             _strike(victim, "acked", aim)
             slots[number % 2] = arena.writer()
         for process in slots:
-            process.kill()
+            process.strike()
 
 
 def _kill_ingesters(arena: Arena, kills: int, aim: Aim) -> None:
@@ -113,7 +113,7 @@ def _strike(victim: Process, counter: str, aim: Aim) -> None:
     """Kill a process that has done enough to count."""
     until(lambda: victim.marks.get(counter) >= LIVE or victim.ended, f"{victim.name} has done {LIVE} events")
     aim.wait(victim)
-    victim.kill()
+    victim.strike()
     aim.killed(victim)
 
 

@@ -39,13 +39,13 @@ def run(*, times: int, seed: int, directory: Path, pair: Pair, fault: str | None
             reader = arena.reader("reader", reads=_KEYS, aim_at_reads=True)
             until(partial(_reads, reader), f"{reader.name} reads")
             aim.inside(reader)
-            reader.kill()
+            reader.strike()
             aim.killed(reader)
             inside = aim.fell["inside"]
             largest = max(largest, _size(arena))
         applied = ingester.marks.get("applied")
         for process in (writer, ingester):
-            process.kill()
+            process.strike()
         arena.settle(rebuild=False)
         violations = [str(violation) for violation in arena.check()]
     if largest > _BOUND * before:

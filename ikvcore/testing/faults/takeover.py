@@ -130,7 +130,7 @@ def _kill(mount: _Mount, tally: _Tally) -> None:
     victim = mount.ingester()
     time.sleep(mount.dice.random() * 0.02)
     since = time.monotonic()
-    victim.kill()
+    victim.strike()
     tally.seconds.append(mount.replaced(victim, since))
     mount.replace(victim)
 

@@ -93,6 +93,12 @@ class Process:
         self.signal(signal.SIGKILL)
         self.wait()
 
+    def strike(self) -> None:
+        """The same to one that is at work. Raises RuntimeError where it had ended by itself: that is no kill."""
+        self.kill()
+        if self.code != -signal.SIGKILL:
+            raise RuntimeError(f"{self.name} ended with {self.code} by itself; the workers said: {self._zygote.tail()}")
+
 
 class Zygote(Closing):
     """The client's side: a process that forks workers on request. Thread-safe. A context manager."""
