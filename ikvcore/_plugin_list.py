@@ -66,8 +66,6 @@ def _report(candidate: Candidate) -> PluginReport:
         info = load(candidate.kind, candidate.qualified_name).info
     except PluginNotFoundError:
         return _unready(candidate, "not installed", _way_out(candidate))
-    except SystemExit as exc:
-        return _unready(candidate, "broken", f"importing it ends the program, with exit code {exc.code!r}")
     except PluginError as exc:
         return _unready(candidate, "broken", str(exc))
     return _ready(candidate, info=info, options=tuple(map(_option, dataclasses.fields(info.options))))

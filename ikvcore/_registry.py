@@ -95,6 +95,8 @@ class PluginHooks:
             result = call(**arguments)
         except ImportError as exc:  # drivers may be imported as late as this
             _raise_import_error(self._candidate, exc)
+        except SystemExit as exc:
+            raise broken(self._candidate, f"its hook {name} {_ends_the_program(exc)}") from exc
         if result is None:
             raise broken(self._candidate, f"its hook {name} returned None")
         return result
@@ -200,7 +202,7 @@ class _Group(Generic[InfoT]):
     def _check_declared_version(self, candidate: Candidate, plugin: object) -> None:
         """Hooks of another API version fail in many ways; that it is another version explains them all."""
         declared: object = API_VERSION
-        with suppress(Exception):
+        with suppress(Exception, SystemExit):
             declared = getattr(plugin, self._info_hook)().api_version
         self._check_version(candidate, declared)
 
@@ -268,8 +270,14 @@ def import_plugin(candidate: Candidate) -> object:
         return candidate.entry_point.load()
     except ImportError as exc:
         _raise_import_error(candidate, exc)
+    except SystemExit as exc:  # whose program it is, a plugin does not decide
+        raise broken(candidate, f"importing it {_ends_the_program(exc)}") from exc
     except Exception as exc:
         raise broken(candidate, exc) from exc
+
+
+def _ends_the_program(exc: SystemExit) -> str:
+    return f"ends the program, with exit code {exc.code!r}"
 
 
 def _raise_import_error(candidate: Candidate, exc: ImportError) -> NoReturn:

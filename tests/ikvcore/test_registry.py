@@ -320,6 +320,11 @@ BROKEN: Mapping[str, tuple[str, str]] = {
         "from ikvcore.hookspecs import hookimpl\n@hookimpl\ndef ikv_backend_info(): return 1 / 0\n",
         "ZeroDivisionError: division by zero",
     ),
+    "leaves": ("raise SystemExit(5)", "importing it ends the program, with exit code 5"),
+    "info_leaves": (
+        "import sys\nfrom ikvcore.hookspecs import hookimpl\n@hookimpl\ndef ikv_backend_info(): sys.exit('no licence')\n",
+        "its hook ikv_backend_info ends the program, with exit code 'no licence'",
+    ),
     "info_is_none": (
         "from ikvcore.hookspecs import hookimpl\n@hookimpl\ndef ikv_backend_info(): pass\n",
         "its hook ikv_backend_info returned None",
@@ -362,6 +367,21 @@ def test_a_transport_that_declares_provisioning_must_have_its_hook(sites: Sites,
     site.distribution("dist-a", "transports: lax = lax")
     [line] = sites.run("print(failure(load_transport, 'lax'))")
     assert line.endswith("broken: lax does not implement ikv_provisioning")
+
+
+def test_a_hook_that_would_end_the_program_is_broken(sites: Sites, site: Site) -> None:
+    """Whoever opens a client, or is told which plugins would do, goes on."""
+    site.module("leaves", source(BACKEND, "\n@hookimpl\ndef ikv_open_backend(context): raise SystemExit\n"))
+    site.module("leaver", "import sys; sys.exit(1)")
+    site.distribution("dist-a", "backends: leaves = leaves\nbackends: leaver = leaver")
+    opened, lacking = sites.run("""
+        leaves = load_backend("leaves")
+        print(failure(lambda: leaves.hook.ikv_open_backend(context=1)))
+        print(failure(check_requirements, [(leaves, None)], Wanted(levels={"durability": "power-loss"})))
+        """)
+    assert opened.endswith("is installed but broken: its hook ikv_open_backend ends the program, with exit code None")
+    assert "backend 'lmdb'" in lacking
+    assert "leaver" not in lacking
 
 
 def test_a_hook_that_opens_nothing_is_broken(sites: Sites, site: Site) -> None:
