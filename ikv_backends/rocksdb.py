@@ -26,6 +26,8 @@ __all__ = ["RocksdbOptions", "RocksdbStorage"]
 _COMPRESSIONS: Final = ("lz4", "zstd", "snappy", "none")
 _BLOCK_PAIRS: Final = 256
 _BLOCK_BYTES: Final = 1 << 20
+_MOST_MEMORY: Final = 1 << 40
+"""Beyond a terabyte it is a mistake; RocksDB would take it, up to numbers that Python cannot give it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +52,8 @@ class RocksdbOptions:
             raise InvalidOptionError("compression", self.compression, f"use one of {', '.join(_COMPRESSIONS)}")
         for name, least in (("buffer_bytes", 1 << 16), ("cache_bytes", 0)):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise InvalidOptionError(name, value, f"it is a number of bytes, {least:,} or more")
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST_MEMORY:
+                raise InvalidOptionError(name, value, f"it is a number of bytes, {least:,} to {_MOST_MEMORY:,}")
 
 
 class _RocksSnapshot:

@@ -79,7 +79,15 @@ def test_commits_are_synced_for_power_loss_alone(directory: Path, word: str, syn
 
 @pytest.mark.parametrize(
     "bad",
-    [{"durability": "none"}, {"compression": "rar"}, {"cache_bytes": -1}, {"cache_bytes": True}, {"buffer_bytes": 1}],
+    [
+        {"durability": "none"},
+        {"compression": "rar"},
+        {"cache_bytes": -1},
+        {"cache_bytes": True},
+        {"cache_bytes": 1 << 70},
+        {"buffer_bytes": 1},
+        {"buffer_bytes": 1 << 62},
+    ],
 )
 def test_impossible_options_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(InvalidOptionError, match=next(iter(bad))):
