@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -17,13 +19,38 @@ __all__ = ["DRIVER_LOG", "consumer_properties", "new_client"]
 _log = logging.getLogger("ikv_transports.kafka")
 DRIVER_LOG: Final = logging.getLogger("ikv_transports.kafka.driver")
 """What librdkafka itself has to say."""
+_REPEATED_AFTER: Final = 30.0
+_DURATIONS: Final = re.compile(r" \(after \d+ms in state .*")
+_MOST_TEXTS: Final = 256
 _RESERVE: Final = 64 * 1024 * 1024
 _FILES: Final = {
     "ssl.ca.location": ("ssl_ca_location", ""),
     "ssl.certificate.location": ("ssl_certificate_location", ""),
-    "ssl.key.location": ("ssl_key_location", "; is ssl_key_password that of the key?"),
+    "ssl.key.location": ("ssl_key_location", "; is its password that of the key?"),
 }
 _T = TypeVar("_T")
+
+
+class _OnceInAWhile(logging.Filter):
+    """Lets a text through, and again after so many seconds: of a broker that is gone librdkafka says the same twenty
+    times a second.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text, now = _DURATIONS.sub("", record.getMessage()), time.monotonic()
+        if now < self._told.get(text, 0.0):
+            return False
+        if len(self._told) >= _MOST_TEXTS:
+            self._told.clear()
+        self._told[text] = now + _REPEATED_AFTER
+        return True
+
+
+DRIVER_LOG.addFilter(_OnceInAWhile())
 
 
 def new_client(
@@ -64,8 +91,9 @@ def _refused(exc: Exception, options: KafkaTransportOptions) -> InvalidOptionErr
     told = error.str() if isinstance(error, KafkaError) else ""
     for name, (option, hint) in _FILES.items():
         if f"{name} failed" in told:
-            reason = f"librdkafka cannot use this file{hint}"
-            return InvalidOptionError(option, getattr(options, option), reason)
+            if (path := getattr(options, option)) is None:
+                return InvalidOptionError("config", Secret(""), f"librdkafka cannot use the file of {name}{hint}")
+            return InvalidOptionError(option, path, f"librdkafka cannot use this file{hint}")
     why = told if told.startswith("No such configuration property") else type(exc).__name__
     return InvalidOptionError("config", Secret(""), f"librdkafka refuses one of its properties: {why}")
 

@@ -91,8 +91,8 @@ class KafkaCluster:
     # -- clients -------------------------------------------------------------------------------
 
     def properties(self, own: Properties) -> Properties:
-        """Those of the options, and `own` above them."""
-        return self._properties | own
+        """`own`, and those of the options above them: these cannot name what the contract of a log rests on."""
+        return own | self._properties
 
     def client(self, kind: Callable[..., _T], own: Properties) -> _T:
         """An AdminClient, Consumer or Producer. Raises InvalidOptionError for properties that librdkafka refuses."""

@@ -19,12 +19,21 @@ _PROTOCOLS: Final = ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")
 _MECHANISMS: Final = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", "OAUTHBEARER", "GSSAPI")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _LARGEST_EVENT: Final = 512 * 1024 * 1024
+_SERVER: Final = re.compile(
+    r"(?:(?:plaintext|ssl|sasl_plaintext|sasl_ssl)://)?(?:\[[\w:.%]+\]|[^\s:/\[\]]+)(?::(?P<port>[0-9]{1,5}))?",
+    re.IGNORECASE,
+)
+"""One of bootstrap_servers. librdkafka itself takes anything, and tries to reach port 0 until time is up."""
 _OWN: Final = frozenset(
     {
         "acks",
         "allow.auto.create.topics",
+        "auto.commit.enable",
         "auto.offset.reset",
         "bootstrap.servers",
+        "default.topic.config",  # its properties go above those of the same names
+        "delivery.report.only.error",
+        "delivery.timeout.ms",
         "enable.auto.commit",
         "enable.auto.offset.store",
         "enable.gapless.guarantee",
@@ -36,16 +45,20 @@ _OWN: Final = frozenset(
         "group.protocol",
         "isolation.level",
         "logger",
+        "max.partition.fetch.bytes",
         "message.max.bytes",
         "message.timeout.ms",
         "metadata.broker.list",
         "on_delivery",
         "partitioner",
         "request.required.acks",
+        "sasl.mechanism",
+        "sasl.mechanisms",
+        "security.protocol",
         "transactional.id",
     }
 )
-"""What the contract of a log rests on, or an option of its own sets."""
+"""What the contract of a log rests on, or an option of its own sets; by every name that librdkafka has for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +103,7 @@ class KafkaTransportOptions:
     """Any other property of librdkafka by its own name, such as "compression.type"."""
 
     def __post_init__(self) -> None:
-        if not self.bootstrap_servers.strip(", ") or "\0" in self.bootstrap_servers:
-            raise InvalidOptionError(
-                "bootstrap_servers", self.bootstrap_servers, "use host:port, or several with commas"
-            )
+        self._check_servers()
         if self.security_protocol not in _PROTOCOLS:
             raise InvalidOptionError("security_protocol", self.security_protocol, f"use one of {', '.join(_PROTOCOLS)}")
         if self.sasl_mechanism not in _MECHANISMS:
@@ -105,6 +115,19 @@ class KafkaTransportOptions:
             raise InvalidOptionError("topic", self.topic, "that is the topic that describes the stores; use another")
         self._check_numbers()
         self._check_config()
+
+    def _check_servers(self) -> None:
+        servers = [each.strip() for each in self.bootstrap_servers.split(",")]
+        for each in filter(None, servers):
+            found = _SERVER.fullmatch(each)
+            if found is None or not 1 <= int(found["port"] or 1) <= 65_535:
+                raise InvalidOptionError(
+                    "bootstrap_servers", self.bootstrap_servers, f"{each!r} is no host:port, nor several with commas"
+                )
+        if not any(servers):
+            raise InvalidOptionError(
+                "bootstrap_servers", self.bootstrap_servers, "use host:port, or several with commas"
+            )
 
     def _check_numbers(self) -> None:
         for name in ("replication_factor", "min_insync_replicas"):

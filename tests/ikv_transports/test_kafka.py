@@ -1,4 +1,4 @@
-"""What is Kafka's own: brokers that are not there, topics that change under their readers, options."""
+"""What is Kafka's own: brokers that are not there, topics that change under their readers, shared producers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
 
 from ikv_transports import _kafka_cluster, _kafka_producers, _kafka_watch
@@ -539,45 +539,31 @@ def test_no_passkey_is_in_any_topic_or_text(stores: Stores) -> None:
         assert "unmistakable-pass" not in text
 
 
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        ({"bootstrap_servers": " "}, "host:port"),
-        ({"security_protocol": "SSL"}, "plaintext, ssl"),
-        ({"sasl_mechanism": "SCRAM"}, "SCRAM-SHA-512, SCRAM-SHA-256"),
-        ({"stores_topic": "a/b"}, "1 to 249"),
-        ({"topic": ".."}, "1 to 249"),
-        ({"topic": "ikv-stores"}, "describes the stores"),
-        ({"replication_factor": 0}, "number of brokers"),
-        ({"min_insync_replicas": -1}, "number of brokers"),
-        ({"retention_ms": 0}, "-1 to keep everything"),
-        ({"max_event_bytes": 0}, "bytes"),
-        ({"timeout": float("nan")}, "0.1 to 3600"),
-        ({"config": {"enable.idempotence": False}}, "enable.idempotence.*the transport itself"),
-        ({"config": {"auto.offset.reset": "earliest"}}, "auto.offset.reset"),
-    ],
-)
-def test_options_that_make_no_sense_are_refused_by_name(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(InvalidOptionError, match=told):
-        KafkaTransportOptions(**{"bootstrap_servers": "localhost:9092", **options})
+def test_what_config_says_counts_above_what_the_transport_only_prefers(stores: Stores, monkeypatch: Any) -> None:
+    """And never above what the contract rests on: those names are refused."""
+    made: dict[Any, dict[str, Any]] = {}
+    new_client = _kafka_cluster.new_client
+
+    def noted(kind: Any, properties: Any, options: Any) -> Any:
+        made[kind] = properties
+        return new_client(kind, properties, options)
+
+    monkeypatch.setattr(_kafka_cluster, "new_client", noted)
+    stores.create()
+    config = {"linger.ms": 7, "batch.size": 5_000, "reconnect.backoff.max.ms": 700, "fetch.queue.backoff.ms": 77}
+    log = stores.open(config=config)
+    publish(log, b"a")
+    assert [m.value for m in everything(log)[0]] == [b"a"]
+    for kind in (Producer, Consumer):
+        assert {name: made[kind].get(name) for name in config} == config
+    assert (made[Producer]["acks"], made[Producer]["enable.idempotence"]) == ("all", True)
+    assert made[Consumer]["auto.offset.reset"] == "error"
 
 
 def test_a_property_that_librdkafka_does_not_know_is_named_and_its_value_is_not() -> None:
     with pytest.raises(InvalidOptionError, match=r'"no\.such\.property"') as refused:
         Stores("localhost:9092").open(config={"no.such.property": "hidden-value"})
     assert "hidden-value" not in str(refused.value)
-
-
-def test_with_sasl_the_account_and_its_passkey_are_user_and_password_unless_given_otherwise() -> None:
-    options = KafkaTransportOptions(bootstrap_servers="a:1", security_protocol="sasl_ssl")
-    properties = options.properties("demo", Secret("secret"))
-    assert (properties["sasl.username"], properties["sasl.password"]) == ("demo", "secret")
-    options = KafkaTransportOptions(
-        bootstrap_servers="a:1", security_protocol="sasl_ssl", sasl_username="other", sasl_password="word"
-    )
-    properties = options.properties("demo", Secret("secret"))
-    assert (properties["sasl.username"], properties["sasl.password"]) == ("other", "word")
-    assert "enable.ssl.certificate.verification" not in properties  # librdkafka's default is to verify
 
 
 def test_messages_are_dated(stores: Stores) -> None:

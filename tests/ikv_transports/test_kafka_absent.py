@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ikvcore import admin
 from ikvcore.clientoptions import ClientOptionsBuilder
 from ikvcore.errors import LogUnavailableError
 from ikvcore.factory import create_new_reader, create_new_writer
@@ -99,3 +101,23 @@ def test_without_a_broker_no_client_starts_and_its_error_comes_within_the_timeou
     with pytest.raises(LogUnavailableError, match=f"no broker of {nobody} answered within 1 s .*refused"):
         client.startup()
     assert time.monotonic() - began < 20
+
+
+def test_what_librdkafka_says_again_and_again_is_logged_once_in_a_while(
+    nobody: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a broker that is gone it says the same twenty times a second."""
+    from ikv_transports import _kafka_clients
+
+    access = {"account_id": "demo", "account_passkey": "secret", "transport": "kafka"}
+    caplog.set_level(logging.ERROR, logger="ikv_transports.kafka")
+
+    def refusals() -> list[str]:
+        caplog.clear()
+        with pytest.raises(LogUnavailableError):
+            admin.list_stores(**access, transport_options={"bootstrap_servers": nobody, "timeout": 2})
+        return [text for text in caplog.messages if "Connection refused" in text]
+
+    assert len(refusals()) == 1
+    monkeypatch.setattr(_kafka_clients, "_REPEATED_AFTER", 0.0)
+    assert len(refusals()) > 1
