@@ -19,7 +19,6 @@ from ikv_transports._kafka_reader import KafkaSubscription
 from ikv_transports._kafka_stores import KafkaProvisioning, StoreRecord, find_store
 from ikv_transports._kafka_watch import TopicWatch, gone, other_partitions
 from ikv_transports._kafka_writer import RECORD_OVERHEAD, KafkaWriter
-from ikv_transports._messages import check_messages, check_partitions
 from ikvcore._names import check_name
 from ikvcore.errors import TransportError
 from ikvcore.hookspecs import hookimpl
@@ -33,6 +32,7 @@ from ikvcore.models import (
     TransportContext,
     TransportInfo,
 )
+from ikvcore.plainlog import check_messages, check_partitions
 from ikvcore.protocols import Provisioning, Transport
 from ikvcore.tokens import Token
 

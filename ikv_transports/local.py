@@ -19,7 +19,6 @@ from ikv_transports._local_followers import SLOW_POLL, Doorbell
 from ikv_transports._local_home import LocalHome, LocalProvisioning
 from ikv_transports._local_log import LocalLog
 from ikv_transports._local_table import close_log, open_log
-from ikv_transports._messages import check_messages, check_partitions
 from ikvcore._names import check_name
 from ikvcore.errors import InvalidOptionError, TransportError
 from ikvcore.hookspecs import hookimpl
@@ -34,6 +33,7 @@ from ikvcore.models import (
     TransportContext,
     TransportInfo,
 )
+from ikvcore.plainlog import check_messages, check_partitions
 from ikvcore.protocols import Provisioning, Transport
 from ikvcore.tokens import Token
 from ikvcore.witness import check_start

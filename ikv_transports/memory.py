@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ikv_transports._memory_table import MemoryAccount, MemoryLog, MemoryPartition, MemoryTable
-from ikv_transports._messages import check_messages, check_partitions
 from ikvcore._names import check_name
 from ikvcore.errors import (
     ForkedError,
@@ -35,6 +34,7 @@ from ikvcore.models import (
     TransportContext,
     TransportInfo,
 )
+from ikvcore.plainlog import check_messages, check_partitions
 from ikvcore.protocols import Provisioning, Transport
 from ikvcore.tokens import Token
 from ikvcore.witness import check_start

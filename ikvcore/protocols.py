@@ -1,8 +1,9 @@
 """What plugin authors implement. The docstrings are the contract; the conformance kit tests each sentence.
 
 A backend offers either an `OrderedKeyValue`, which the core wraps into a `Storage` (records, schema, drops, counts),
-or a `Storage` of its own, for engines that are native to documents. A transport offers a `Transport`. What is optional
-is a capability protocol of its own, named in the plugin's info.
+or a `Storage` of its own, for engines that are native to documents. A transport offers a `Transport`: its own, or
+what `ikvcore.plainlog` makes of a `PlainLog`. What is optional is a capability protocol of its own, named in the
+plugin's info.
 
 In all of them the key is positional and the rest is keyword-only. Everything is thread-safe unless it says otherwise.
 After a fork, every call in the child raises ForkedError and touches no engine handle.
@@ -10,7 +11,7 @@ After a fork, every call in the child raises ForkedError and touches no engine h
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from ikvcore.models import (
         Bounds,
         Cursor,
+        LogMessage,
         Message,
         Meta,
         Mutation,
         Page,
         Polled,
+        Position,
         Projection,
         Row,
         Start,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Follower",
     "OrderedKeyValue",
+    "PlainLog",
     "Provisioning",
     "Query",
     "Reclaim",
@@ -250,6 +254,36 @@ class Subscription(Protocol):
 
     def close(self) -> None:
         """Idempotent."""
+
+
+@runtime_checkable
+class PlainLog(Protocol):
+    """A store's log in its simplest form; ikvcore.plainlog.PlainTransport makes a Transport of it.
+
+    What it is given was checked. It is called neither after `close` nor in a forked child, where it is not even freed.
+    """
+
+    def append(self, messages: Sequence[Message]) -> Mapping[int, Position]:
+        """Append `messages`, at least one, with the promises and errors of Transport.publish.
+
+        Gives the position after the last message of each partition touched: where its bounds end. Where the store was
+        deleted, appends nothing and gives an empty map.
+        """
+
+    def read(self, places: Mapping[int, Position], *, limit: int, wait: float) -> Iterable[LogMessage]:
+        """What each partition holds at its place and after it, in order, none left out; `limit` messages in all are
+        enough. Partitions in the order of `places`, which changes, so that each has its turn.
+
+        Where there is nothing, wait up to `wait` seconds for it, or do not: it is asked again, after pauses that grow
+        from 1 to 50 ms. An iterator may be left before its end.
+        """
+
+    def bounds(self) -> Mapping[int, Bounds]:
+        """What each partition holds now; an empty map where the store was deleted. A subscription asks once a second,
+        and where it meets a gap."""
+
+    def close(self) -> None:
+        """Give up the engine. Called once, when no other call is under way."""
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 import pytest
+import redis
 
 from ikvcore.testing.conformance import TransportConformance
 
@@ -22,4 +23,6 @@ class TestRedis(TransportConformance):
 
     @classmethod
     def trim(cls, log: Any, partition: int, before: int) -> None:
-        log.server.client.xtrim(log.streams[partition], minid=f"0-{before + 1}", approximate=False)
+        stream = f"ikv:log:{log.describe().identity}:{partition}"
+        with redis.Redis(port=OPTIONS["port"]) as client:
+            client.xtrim(stream, minid=f"0-{before + 1}", approximate=False)

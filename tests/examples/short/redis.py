@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 import pytest
+import redis
 
 from ikvcore._registry import load_transport
 from ikvcore.testing import TransportSuite
@@ -23,4 +24,6 @@ class TestLog(TransportSuite):
     carries_no_value = True
 
     def trim(self, log: Any, partition: int, before: int) -> None:
-        log.server.client.xtrim(log.streams[partition], minid=f"0-{before + 1}", approximate=False)
+        stream = f"ikv:log:{log.describe().identity}:{partition}"
+        with redis.Redis(port=OPTIONS["port"]) as client:
+            client.xtrim(stream, minid=f"0-{before + 1}", approximate=False)
