@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from ikvcore.testing._announcing import requirement
 from ikvcore.testing.conformance.tiers import TIERS, Kind, Part, Tier
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "conformance.md"
@@ -16,7 +17,8 @@ HEAD = """\
 <!-- made by `make reference` from the kit itself; do not edit -->
 
 What `ikv conformance` runs, tier by tier. [Certify a plugin](../how-to/certify.md) says how, and what the verdict
-means. A test is named as in reports and in `deviations`: class, `::`, test.
+means. A test is named as in reports and in `deviations`: class, `::`, test. One that is *required from* a release is
+announced by the kits before it: they run it, and its failure is a warning.
 
 | Tier | | Tests of a backend | Tests of a transport |
 | --- | --- | --- | --- |
@@ -61,7 +63,8 @@ def lines(part: Part) -> Iterator[str]:
     """Its tests, each with the sentence that it holds the plugin to."""
     for name, function in part.tests().items():
         words = " ".join((inspect.getdoc(function) or "").split()).replace("|", "\\|")
-        yield f"| `{name}` | {words} |\n"
+        release = requirement(function)
+        yield f"| `{name}` | {f'**Required from {release}.** ' if release else ''}{words} |\n"
 
 
 def main() -> int:

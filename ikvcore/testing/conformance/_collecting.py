@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import pytest
 
+from ikvcore.testing._announcing import kit_version, requirement
 from ikvcore.testing.conformance._classes import Conformance
 from ikvcore.testing.conformance._plan import Plan
 from ikvcore.testing.conformance._table import lines
@@ -44,6 +45,8 @@ class _Followed:
         self._excuses = cls.excuses()
         self._nodes: dict[str, str] = {}  # to Class::test
         self._tiers = {getattr(cls, part.name): (tier.name, part) for tier, part in cls.parts()}
+        self._tests = {f"{part.name}::{name}": test for _, part in cls.parts() for name, test in part.tests().items()}
+        self.kit = kit_version()
         self.expected: dict[str, Expected] = {}
 
     def owns(self, item: pytest.Item) -> bool:
@@ -58,22 +61,33 @@ class _Followed:
         if not getattr(function, "__module__", "").startswith("ikvcore.testing."):
             self.problems.append(f"{test.id} is not the kit's test")
         reason = test.stated(self.cls.deviations)
-        if reason is not None:
+        if test.announced(self.kit):
+            item.add_marker(pytest.mark.xfail(reason=f"required from {test.required_from}", strict=False))
+        elif reason is not None:
             item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
     def complete(self) -> None:
         """Expect the tests too of which pytest has found nothing."""
         found = {test.place for test in self.expected.values()}
-        for tier, part in self._tiers.values():
-            for name in part.tests():
-                if f"{part.name}::{name}" not in found:
-                    self._expect(f"{part.name}::{name}", tier)
+        tiers = {part.name: tier for tier, part in self._tiers.values()}
+        for place in self._tests:
+            if place not in found:
+                self._expect(place, tiers[place.partition("::")[0]])
 
     def _expect(self, test_id: str, tier: str) -> Expected:
         place = test_id.partition("[")[0]
-        test = Expected(id=test_id, tier=tier, excuse=self._excuses.get(place, ""))
+        test = Expected(
+            id=test_id,
+            tier=tier,
+            excuse=self._excuses.get(place, ""),
+            required_from=requirement(self._tests.get(place)),
+        )
         self.expected[test_id] = test
         return test
+
+    def announces(self, test_id: str) -> bool:
+        """Whether a test that is expected is not required yet."""
+        return test_id in self.expected and self.expected[test_id].announced(self.kit)
 
     def test_of(self, node: str) -> str | None:
         return self._nodes.get(node)
@@ -83,6 +97,7 @@ class _Followed:
         return Subject(
             kind=cls.kind,
             name=cls.name,
+            kit=self.kit,
             expected=list(self.expected.values()),
             claims=cls.claims(),
             deviations=dict(cls.deviations),
@@ -132,7 +147,8 @@ class Following:
         test = self._test_of(report.nodeid)
         if test is None:
             return
-        found = merged(self._outcomes.get(report.nodeid), report)
+        announced = any(each.announces(test) for each in self._followed)
+        found = merged(self._outcomes.get(report.nodeid), report, announced=announced)
         self._outcomes[report.nodeid] = found
         if report.when == "teardown" and self._plan is not None:
             self._plan.tell_outcome(test, found)
@@ -160,9 +176,14 @@ class Following:
                 terminalreporter.write_line(line)
 
 
-def merged(before: Outcome | None, report: pytest.TestReport) -> Outcome:
-    """The outcome of a test after one more of its phases; whatever failed once has failed."""
-    if hasattr(report, "wasxfail") and report.outcome == "skipped":
+def merged(before: Outcome | None, report: pytest.TestReport, *, announced: bool) -> Outcome:
+    """The outcome of a test after one more of its phases; whatever failed once has failed.
+
+    announced: it is marked so that its failure fails no run of pytest, and has failed all the same.
+    """
+    if announced and hasattr(report, "wasxfail") and report.outcome == "skipped":
+        outcome, reason = "failed", report.longreprtext
+    elif hasattr(report, "wasxfail") and report.outcome == "skipped":
         outcome, reason = "deviated", report.wasxfail
     elif report.outcome == "skipped":
         outcome, reason = "skipped", _reason(report)

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from ikvcore._registry import load_backend, load_transport
 from ikvcore.errors import InvalidArgumentError
+from ikvcore.testing._announcing import kit_version
 from ikvcore.testing.conformance._plan import VARIABLE, Plan, Told
 from ikvcore.testing.conformance.report import report, write_report
 from ikvcore.testing.conformance.tiers import Kind, chosen
@@ -82,7 +83,8 @@ def certify(
         )
         ended = run.carry_out(plan, say)
         told = Told(run.records)
-    subject = told.subject or Subject(kind=kind, name=name, expected=[], claims=[], deviations={})
+    nothing = Subject(kind=kind, name=name, kit=kit_version(), expected=[], claims=[], deviations={})
+    subject = told.subject or nothing
     verdict = judge(subject, told.outcomes, ended=_ended(ended, told, f"class that certifies {kind} {name!r}"))
     content = report(
         verdict,

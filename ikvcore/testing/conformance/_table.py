@@ -15,7 +15,7 @@ _SHOWN: Final = 50
 
 
 def lines(verdict: Verdict) -> Iterator[str]:
-    """The tiers with their counts, the capabilities, what deviates, what is wrong, and what it comes to."""
+    """The tiers with their counts, the capabilities, what deviates or is to come, what is wrong, what it comes to."""
     width = max([len("tier"), *(len(tier.name) for tier in verdict.tiers)])
     yield f"{'tier':{width}}  {'':14}" + "".join(f"{each:>17}" for each in COUNTS)
     for tier in verdict.tiers:
@@ -26,6 +26,8 @@ def lines(verdict: Verdict) -> Iterator[str]:
     for test, state in verdict.states.items():
         if state == "known deviation":
             yield f"known deviation: {test}: {_reason(verdict, test)}"
+    for test, announced in verdict.announced.items():
+        yield f"{'announced' if announced.ready else 'WARNING'}: {test} {announced.words}"
     yield from (f"PROBLEM: {each}" for each in verdict.problems[:_SHOWN])
     if len(verdict.problems) > _SHOWN:
         yield f"PROBLEM: and {len(verdict.problems) - _SHOWN:,} more"

@@ -6,14 +6,14 @@ import json
 import platform
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 from ikvcore.models import API_VERSION
 from ikvcore.testing.conformance.badge import badge, level
-from ikvcore.testing.conformance.verdict import Verdict
+from ikvcore.testing.conformance.verdict import Outcome, Verdict
 
 __all__ = ["FORMAT", "report", "write_report"]
 
@@ -35,7 +35,7 @@ def report(
         "kind": subject.kind,
         "name": subject.name,
         "distribution": {"name": distribution[0], "version": distribution[1]},
-        "kit": {"name": "ikvcore", "version": metadata.version("ikvcore"), "plugin_api": API_VERSION},
+        "kit": {"name": "ikvcore", "version": subject.kit, "plugin_api": API_VERSION},
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "platform": platform.platform(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -49,6 +49,7 @@ def report(
         "observed": dict(verdict.capabilities),
         "deviations": dict(subject.deviations),
         "tiers": [{"name": each.name, "state": each.state, "counts": dict(each.counts)} for each in verdict.tiers],
+        "announced": {test: asdict(each) for test, each in verdict.announced.items()},
         "measured": {test: dict(found.figures) for test, found in verdict.outcomes.items() if found.figures},
         "tests": {state: _tests(verdict, state) for state in ("failed", "skipped", "known deviation", "never run")},
     }
@@ -60,14 +61,8 @@ def _tests(verdict: Verdict, state: str) -> dict[str, str]:
     for test, each in verdict.states.items():
         if each == state:
             outcome = verdict.outcomes.get(test)
-            found[test] = _first_line(outcome.reason) if outcome is not None else ""
+            found[test] = outcome.headline if outcome is not None else ""
     return found
-
-
-def _first_line(reason: str) -> str:
-    """Of a failure what pytest marks with an E, after the source that it shows."""
-    lines = reason.strip().splitlines() or [""]
-    return next((line.removeprefix("E").strip() for line in lines if line.startswith("E   ")), lines[0])
 
 
 def write_report(directory: Path, verdict: Verdict, content: Mapping[str, Any]) -> None:
@@ -82,7 +77,9 @@ def _dumped(content: Mapping[str, Any]) -> str:
 
 
 def _junit(verdict: Verdict) -> ET.Element:
-    """A suite a tier. What JUnit has no word for: a known deviation is skipped, a test that never ran is an error."""
+    """A suite a tier, and one of what is announced, where nothing fails. What JUnit has no word for: a known deviation
+    is skipped, a test that never ran is an error.
+    """
     root = ET.Element("testsuites", name=f"{verdict.subject.kind} {verdict.subject.name}")
     for tier in verdict.tiers:
         counts = tier.counts
@@ -95,18 +92,36 @@ def _junit(verdict: Verdict) -> ET.Element:
             errors=str(counts["never run"]),
             skipped=str(counts["skipped"] + counts["known deviation"]),
         )
-        for test in verdict.subject.expected:
+        for test in verdict.subject.required:
             if test.tier == tier.name:
                 _junit_case(suite, verdict, test.id)
+    if verdict.announced:
+        _junit_announced(root, verdict)
     return root
 
 
-def _junit_case(suite: ET.Element, verdict: Verdict, test: str) -> None:
-    outcome = verdict.outcomes.get(test)
+def _junit_announced(root: ET.Element, verdict: Verdict) -> None:
+    """What does not pass is skipped."""
+    skipped = {test: each for test, each in verdict.announced.items() if each.state != "passed"}
+    counts = {"tests": str(len(verdict.announced)), "failures": "0", "errors": "0", "skipped": str(len(skipped))}
+    suite = ET.SubElement(root, "testsuite", {"name": "announced", **counts})
+    for test in verdict.announced:
+        case = _junit_named(suite, test, verdict.outcomes.get(test))
+        if test in skipped:
+            ET.SubElement(case, "skipped", message=_printable(skipped[test].words))
+
+
+def _junit_named(suite: ET.Element, test: str, outcome: Outcome | None) -> ET.Element:
     place, _, name = test.partition("::")
     case = ET.SubElement(suite, "testcase", classname=place, name=_printable(name))
     if outcome is not None:
         case.set("time", f"{outcome.seconds:.3f}")
+    return case
+
+
+def _junit_case(suite: ET.Element, verdict: Verdict, test: str) -> None:
+    outcome = verdict.outcomes.get(test)
+    case = _junit_named(suite, test, outcome)
     reason = _printable(outcome.reason) if outcome is not None else ""
     match verdict.states[test]:
         case "failed":

@@ -6,6 +6,8 @@
 - A tier is verified where all its tests passed but for excused skips, and at least one passed. One that did not run, or
   where nothing applied, is not claimed.
 - A declared capability is verified where the tests that use it passed; else it counts as declared alone.
+- A test that is required from a later minor release of the kit on is announced: it runs and its end is told, apart from
+  the others. It is in no count, fails no run, and neither makes nor unmakes a tier or a capability.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ikvcore.testing._announcing import minor
 from ikvcore.testing.conformance.tiers import TIERS
 
-__all__ = ["COUNTS", "Claim", "Expected", "Outcome", "Subject", "TierVerdict", "Verdict", "judge"]
+__all__ = ["COUNTS", "Announced", "Claim", "Expected", "Outcome", "Subject", "TierVerdict", "Verdict", "judge"]
 
 COUNTS: Final = ("passed", "failed", "skipped", "known deviation", "never run")
 """What a test comes to; each is exactly one of them."""
@@ -33,6 +36,12 @@ class Expected:
     tier: str
     excuse: str = ""
     """Why it may be skipped, by what the plugin declares; "" where it may not."""
+    required_from: str = ""
+    """The minor release of the kit that requires it; "" where every one does."""
+
+    def announced(self, kit: str) -> bool:
+        """Whether a kit of this version does not require it yet."""
+        return bool(self.required_from) and minor(kit) < minor(self.required_from)
 
     @property
     def place(self) -> str:
@@ -56,6 +65,12 @@ class Outcome:
     figures: Mapping[str, Any] | None = None
     """What it measured."""
 
+    @property
+    def headline(self) -> str:
+        """The reason in a line: of a failure what pytest marks with an E, after the source that it shows."""
+        lines = self.reason.strip().splitlines() or [""]
+        return next((line.removeprefix("E").strip() for line in lines if line.startswith("E   ")), lines[0])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
@@ -72,6 +87,8 @@ class Subject:
 
     kind: str
     name: str
+    kit: str
+    """Version of the kit that judges."""
     expected: Sequence[Expected]
     claims: Sequence[Claim]
     deviations: Mapping[str, str]
@@ -80,6 +97,11 @@ class Subject:
     """Class::test of all that the kit has for it, also in tiers that were not asked for."""
     problems: Sequence[str] = ()
     """What was found wrong with the class itself: overridden tests."""
+
+    @property
+    def required(self) -> list[Expected]:
+        """What is counted: all but what is announced."""
+        return [test for test in self.expected if not test.announced(self.kit)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +115,35 @@ class TierVerdict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Announced:
+    """What became of a test that a later kit will require."""
+
+    required_from: str
+    state: str
+    """One of COUNTS."""
+    reason: str
+    """Of a failure or a skip, in a line; of a known deviation what the author states."""
+    ready: bool
+    """Whether a kit that requires it would find nothing wrong."""
+
+    @property
+    def words(self) -> str:
+        """For whoever reads the verdict."""
+        verbs = {"passed": "passes", "failed": "fails", "skipped": "is skipped", "never run": "was not run"}
+        end = f"{verbs.get(self.state, self.state)}{f': {self.reason}' if self.reason else ''}"
+        return f"will be required from {self.required_from}; {end}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """The whole."""
 
     subject: Subject
     tiers: Sequence[TierVerdict]
     states: Mapping[str, str]
-    """One of COUNTS for each expected test."""
+    """One of COUNTS for each required test."""
+    announced: Mapping[str, Announced]
+    """The others that were asked for."""
     outcomes: Mapping[str, Outcome]
     capabilities: Mapping[str, str]
     """For each claim: verified, fails, or declared."""
@@ -119,17 +163,18 @@ class Verdict:
 
 def judge(subject: Subject, outcomes: Mapping[str, Outcome], *, ended: str = "") -> Verdict:
     """The verdict on a run. ended: how its process ended, where that was not as it should."""
-    states = {test.id: _state(test, outcomes.get(test.id), subject.deviations) for test in subject.expected}
+    states = {test.id: _state(test, outcomes.get(test.id), subject.deviations) for test in subject.required}
     problems = [*subject.problems, *([ended] if ended else []), *_problems(subject, states, outcomes)]
-    tiers = [_tier(name, subject, states) for name in dict.fromkeys(test.tier for test in subject.expected)]
+    tiers = [_tier(name, subject, states) for name in dict.fromkeys(test.tier for test in subject.required)]
     if not any(state == "passed" for state in states.values()):
         problems.append("nothing was verified: no test passed")
     return Verdict(
         subject=subject,
         tiers=tiers,
         states=states,
+        announced=dict(_announced(subject, outcomes)),
         outcomes=dict(outcomes),
-        capabilities={claim.what: _claimed(claim, states) for claim in subject.claims},
+        capabilities={claim.what: _claimed(claim, subject, states) for claim in subject.claims},
         problems=problems,
     )
 
@@ -145,6 +190,19 @@ def _state(test: Expected, found: Outcome | None, deviations: Mapping[str, str])
     return found.outcome
 
 
+def _announced(subject: Subject, outcomes: Mapping[str, Outcome]) -> Iterator[tuple[str, Announced]]:
+    """A failure that is stated beforehand is a known deviation already; one that passes is no problem yet."""
+    for test in subject.expected:
+        if not test.announced(subject.kit):
+            continue
+        found, stated = outcomes.get(test.id), test.stated(subject.deviations)
+        state, reason = ("never run", "") if found is None else (found.outcome, found.headline)
+        if state == "failed" and stated is not None:
+            state, reason = "known deviation", stated
+        ready = state in ("passed", "known deviation") or (state == "skipped" and bool(test.excuse))
+        yield test.id, Announced(required_from=test.required_from, state=state, reason=reason, ready=ready)
+
+
 def _problems(subject: Subject, states: Mapping[str, str], outcomes: Mapping[str, Outcome]) -> Iterator[str]:
     places = {test.place for test in subject.expected} | set(subject.places)
     names = places | {place.rpartition("::")[2] for place in places}
@@ -153,7 +211,7 @@ def _problems(subject: Subject, states: Mapping[str, str], outcomes: Mapping[str
             yield f"the deviation {name!r} is stated without a reason"
         if name not in names:
             yield f"the deviation {name!r} names no test of the kit for this plugin"
-    for test in subject.expected:
+    for test in subject.required:
         yield from _problem(test, states[test.id], outcomes.get(test.id), subject.deviations)
 
 
@@ -171,7 +229,7 @@ def _problem(test: Expected, state: str, found: Outcome | None, deviations: Mapp
 
 
 def _tier(name: str, subject: Subject, states: Mapping[str, str]) -> TierVerdict:
-    tests = [test for test in subject.expected if test.tier == name]
+    tests = [test for test in subject.required if test.tier == name]
     counts = Counter(states[test.id] for test in tests)
     unexcused = any(states[test.id] == "skipped" and not test.excuse for test in tests)
     if counts["failed"]:
@@ -187,11 +245,12 @@ def _tier(name: str, subject: Subject, states: Mapping[str, str]) -> TierVerdict
     return TierVerdict(name=name, state=state, counts={each: counts[each] for each in COUNTS})
 
 
-def _claimed(claim: Claim, states: Mapping[str, str]) -> str:
+def _claimed(claim: Claim, subject: Subject, states: Mapping[str, str]) -> str:
+    announced = {test.place for test in subject.expected if test.announced(subject.kit)}
     found = {test: state for test, state in states.items() if test.partition("[")[0] in claim.witnesses}
     if any(state in ("failed", "known deviation") for state in found.values()):
         return "fails"
     # Each witness says its own part: one that was skipped or never run leaves the claim unproved.
-    complete = {test.partition("[")[0] for test in found} == set(claim.witnesses)
+    complete = {test.partition("[")[0] for test in found} == set(claim.witnesses) - announced
     proved = complete and bool(found) and all(state == "passed" for state in found.values())
     return "verified" if proved else "declared"

@@ -36,6 +36,14 @@ class Leaking(SqliteStorage):
         os.open(os.devnull, os.O_RDONLY)
         super().__init__(directory, options)
 
+class Untidy(SqliteStorage):
+    def close(self):
+        super().close()
+        (self.directory / "left.tmp").touch()
+    def __init__(self, directory, options):
+        self.directory = directory
+        super().__init__(directory, options)
+
 class Plugin:
     def __init__(self, name, storage):
         self.name, self.storage = name, storage
@@ -48,20 +56,22 @@ class Plugin:
 
 forgetful, dying = Plugin("forgetful", Forgetful), Plugin("dying", Dying)
 stale, leaking = Plugin("stale", Stale), Plugin("leaking", Leaking)
+untidy = Plugin("untidy", Untidy)
 """
 
 
 @pytest.fixture
 def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where processes of a test find backends `forgetful`, whose long scans lack their last pair, `dying`, whose scans
-    kill the process, `stale`, which gives what it gave first, and `leaking`, which keeps descriptors.
+    kill the process, `stale`, which gives what it gave first, `leaking`, which keeps descriptors, and `untidy`, which
+    breaks no rule but leaves a file when it is closed.
     """
     place = tmp_path / "site"
     info = place / "faulty-1.5.dist-info"
     info.mkdir(parents=True)
     (place / "faulty.py").write_text(FAULTY)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.5\n")
-    names = ("forgetful", "dying", "stale", "leaking")
+    names = ("forgetful", "dying", "stale", "leaking", "untidy")
     points = "".join(f"{name} = faulty:{name}\n" for name in names)
     (info / "entry_points.txt").write_text(f"[ikv_backends]\n{points}")
     monkeypatch.setenv("PYTHONPATH", str(place))

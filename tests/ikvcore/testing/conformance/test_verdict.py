@@ -14,6 +14,7 @@ PASSED = Outcome(outcome="passed")
 FAILED = Outcome(outcome="failed", reason="it is wrong")
 SKIPPED = Outcome(outcome="skipped", reason="not today")
 DEVIATED = Outcome(outcome="deviated", reason="the engine is slow")
+KIT = "0.2.3"
 ONE, TWO = "TestStorage::test_one", "TestStorage::test_two[2]"
 
 
@@ -23,6 +24,7 @@ def verdict(
     tiers: Mapping[str, str] | None = None,
     deviations: Mapping[str, str] | None = None,
     excuses: Mapping[str, str] | None = None,
+    required: Mapping[str, str] | None = None,
     claims: tuple[Claim, ...] = (),
     **more: object,
 ) -> Verdict:
@@ -31,7 +33,16 @@ def verdict(
     subject = Subject(
         kind="backend",
         name="mine",
-        expected=[Expected(id=test, tier=tier, excuse=(excuses or {}).get(test, "")) for test, tier in tests.items()],
+        kit=KIT,
+        expected=[
+            Expected(
+                id=test,
+                tier=tier,
+                excuse=(excuses or {}).get(test, ""),
+                required_from=(required or {}).get(test, ""),
+            )
+            for test, tier in tests.items()
+        ],
         claims=claims,
         deviations=deviations or {},
     )
@@ -139,6 +150,62 @@ def test_a_capability_is_verified_by_every_test_of_it_and_by_no_fewer(outcomes: 
 def test_a_capability_that_no_test_of_the_run_uses_stays_declared() -> None:
     claims = (Claim(what="a", witnesses=()), Claim(what="b", witnesses=("TestStorage::test_one", "TestX::test_y")))
     assert verdict({ONE: PASSED, TWO: PASSED}, claims=claims).capabilities == {"a": "declared", "b": "declared"}
+
+
+# -- a test that is to come ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outcome", "excuse", "state", "ready"),
+    [
+        (PASSED, "", "passed", True),
+        (FAILED, "", "failed", False),
+        (SKIPPED, "", "skipped", False),
+        (SKIPPED, "not declared shared", "skipped", True),
+        (None, "", "never run", False),
+    ],
+)
+def test_what_is_announced_is_told_and_counts_for_nothing(
+    outcome: Outcome | None, excuse: str, state: str, ready: bool
+) -> None:
+    outcomes = {ONE: PASSED} | ({TWO: outcome} if outcome is not None else {})
+    found = verdict(outcomes, required={TWO: "0.3"}, excuses={TWO: excuse})
+    assert (found.clean, found.verified, counts(found), list(found.states)) == (True, ["core"], {"passed": 1}, [ONE])
+    (told,) = found.announced.values()
+    assert (told.required_from, told.state, told.ready) == ("0.3", state, ready)
+
+
+@pytest.mark.parametrize("release", ["0.2", "0.1"])
+def test_from_its_release_on_a_test_is_required_like_any_other(release: str) -> None:
+    found = verdict({ONE: PASSED, TWO: FAILED}, required={TWO: release})
+    assert (found.problems, counts(found), found.announced) == ([f"{TWO} failed"], {"passed": 1, "failed": 1}, {})
+
+
+@pytest.mark.parametrize(
+    ("kit", "announced"), [("0.2.9", True), ("0.9", True), ("0.10.0", False), ("0.10.0rc1", False), ("1.0", False)]
+)
+def test_releases_are_compared_by_their_numbers(kit: str, announced: bool) -> None:
+    assert Expected(id=ONE, tier="core", required_from="0.10").announced(kit) == announced
+
+
+def test_a_deviation_may_be_stated_before_its_test_is_required() -> None:
+    found = verdict({ONE: PASSED, TWO: FAILED}, required={TWO: "0.3"}, deviations={"test_two": "the engine is slow"})
+    assert (found.clean, found.announced[TWO].state, found.announced[TWO].reason) == (
+        *(True, "known deviation", "the engine is slow"),
+    )
+    assert message(found) == "core"
+
+
+def test_nothing_but_what_is_announced_is_nothing_verified() -> None:
+    found = verdict({ONE: PASSED, TWO: PASSED}, required={ONE: "0.3", TWO: "0.3"})
+    assert found.problems == ["nothing was verified: no test passed"]
+
+
+@pytest.mark.parametrize("outcome", [PASSED, FAILED])
+def test_a_capability_does_not_wait_for_what_is_announced(outcome: Outcome) -> None:
+    claim = Claim(what="power-loss", witnesses=("TestStorage::test_one", "TestStorage::test_two"))
+    found = verdict({ONE: PASSED, TWO: outcome}, claims=(claim,), required={TWO: "0.3"})
+    assert found.capabilities == {"power-loss": "verified"}
 
 
 # -- the badge -----------------------------------------------------------------------------------
