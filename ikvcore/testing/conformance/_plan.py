@@ -6,10 +6,11 @@ Lines survive a process that an engine takes down with it.
 from __future__ import annotations
 
 import json
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from ikvcore.testing.conformance._classes import Conformance
 from ikvcore.testing.conformance.verdict import Claim, Expected, Outcome, Subject
@@ -52,7 +53,8 @@ class Plan:
     def apply(self, cls: type[Conformance]) -> None:
         """Have an author's class run what is asked for here."""
         cls.tiers, cls.seed = self.tiers, self.seed
-        cls.options = {**cls.options, **self.options}
+        # Not a copy: what the class names may be filled by a fixture later, as with the port of a server.
+        cls.options = ChainMap(dict(self.options), cast("dict[str, Any]", cls.options))
 
     def tell_subject(self, subject: Subject, declared: Mapping[str, Any]) -> None:
         """What is expected."""

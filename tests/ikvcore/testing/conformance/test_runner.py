@@ -96,6 +96,21 @@ def test_an_authors_file_states_deviations(tmp_path: Path) -> None:
     )
 
 
+def test_options_that_a_fixture_fills_reach_the_tests(tmp_path: Path) -> None:
+    """As the port of a server that runs for the tests; those of the command line come before them."""
+    file = tmp_path / "conformance_of_mine.py"
+    file.write_text(
+        "import pytest\nfrom ikvcore.testing.conformance import BackendConformance\n\nOPTIONS = {}\n\n\n"
+        "@pytest.fixture(autouse=True, scope='module')\ndef _fill():\n"
+        "    OPTIONS.update(durability='a word that there is not', busy=1)\n\n\n"
+        "class TestMine(BackendConformance):\n    name = 'sqlite'\n    options = OPTIONS\n"
+    )
+    asked = ("backend", "sqlite", "--tier", "format", "--file", str(file))
+    said = ikv(tmp_path / "x", *asked, "--option", "durability=process-crash", code=3)
+    assert "no option 'busy'" in said
+    assert "a word that there is not" not in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
