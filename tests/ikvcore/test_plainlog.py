@@ -190,6 +190,24 @@ def test_publishing_ends_a_pause(transport: PlainTransport, monkeypatch: pytest.
     assert polling.finish() == []
 
 
+def test_a_wake_just_before_a_pause_is_not_lost(
+    transport: PlainTransport, log: ListLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes after the log was read, and before the pause begins."""
+    monkeypatch.setattr(plainlog, "_SLICE", LONG)
+    monkeypatch.setattr(plainlog, "_SHORTEST_PAUSE", LONG)
+    subscription = transport.subscribe(begin())
+    before = plainlog._OpenLog.pause
+
+    def wake_and_pause(self: plainlog._OpenLog, subscription: plainlog._PlainSubscription, seconds: float) -> None:
+        subscription.wake()
+        before(self, subscription, seconds)
+
+    monkeypatch.setattr(plainlog._OpenLog, "pause", wake_and_pause)
+    polling = started(lambda: subscription.poll(max_messages=9, max_bytes=99, timeout=LONG).messages)
+    assert polling.finish() == []
+
+
 def test_a_gap_that_was_cut_is_told_and_a_natural_one_passed(transport: PlainTransport, log: ListLog) -> None:
     """Nothing is taken then, so that nothing is lost."""
     transport.publish([message(b"%d" % n) for n in range(6)])
@@ -244,7 +262,7 @@ def test_what_happens_to_a_log_is_noticed_where_nothing_comes(
     assert callable(change)
     change(log)
     with pytest.raises(error):
-        subscription.poll(max_messages=9, max_bytes=99, timeout=LONG)
+        subscription.poll(max_messages=9, max_bytes=99, timeout=PATIENCE)
 
 
 def test_a_deleted_store_is_told_by_name(transport: PlainTransport, log: ListLog) -> None:
@@ -302,6 +320,6 @@ def test_a_forked_child_touches_nothing(
         assert log in leaked
         return f"{log.looks} {log.closed} {len(log.limits)}"
 
-    with transport._open._changed:
+    with transport._open._changed, subscription._polling:
         assert in_fork(child) == f"{looks} 0 0"
     transport.publish([message()])
