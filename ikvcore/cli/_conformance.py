@@ -44,6 +44,14 @@ _File: TypeAlias = Annotated[
         help="The author's test file: its subclass of BackendConformance or TransportConformance is run.",
     ),
 ]
+_Golden: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--write-golden",
+        metavar="DIRECTORY",
+        help="Run nothing; write there what later releases have to open: files of this one, with --option.",
+    ),
+]
 _Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", "-v", help="Show each test as pytest does.")]
 
 
@@ -55,6 +63,7 @@ def backend(
     seed: _Seed = 1,
     output: _Output = None,
     file: _File = None,
+    write_golden: _Golden = None,
     verbose: _Verbose = False,
 ) -> None:
     """Certify a backend: run the tiers of the conformance kit on it and tell what was verified.
@@ -62,7 +71,10 @@ def backend(
     The tests run in a process of their own. Exit code 3 where the verdict is not clean. Needs
     `pip install "ikvcore[testing]"`.
     """
-    _certify("backend", name, option, tier, seed, output, file, verbose=verbose)
+    if write_golden is not None:
+        _write_golden("backend", name, option, write_golden)
+    else:
+        _certify("backend", name, option, tier, seed, output, file, verbose=verbose)
 
 
 @app.command(epilog="Example: ikv conformance transport local --tier core --seed 7")
@@ -75,6 +87,7 @@ def transport(
     seed: _Seed = 1,
     output: _Output = None,
     file: _File = None,
+    write_golden: _Golden = None,
     verbose: _Verbose = False,
 ) -> None:
     """Certify a transport: run the tiers of the conformance kit on it and tell what was verified.
@@ -82,7 +95,26 @@ def transport(
     The tests run in a process of their own, and make and delete stores. Exit code 3 where the verdict is not clean.
     Needs `pip install "ikvcore[testing]"`.
     """
-    _certify("transport", name, option, tier, seed, output, file, verbose=verbose)
+    if write_golden is not None:
+        _write_golden("transport", name, option, write_golden)
+    else:
+        _certify("transport", name, option, tier, seed, output, file, verbose=verbose)
+
+
+def _write_golden(kind: Kind, name: str, option: list[str] | None, directory: Path) -> None:
+    options = parsed_options(option)
+    _need_the_kit()
+    from ikvcore.testing.conformance._golden import write_golden
+
+    typer.echo(f"wrote {write_golden(kind, name, options, directory)}")
+
+
+def _need_the_kit() -> None:
+    from importlib.util import find_spec
+
+    missing = [each for each in _NEEDED if find_spec(each) is None]
+    if missing:
+        raise typer.BadParameter(f'{" and ".join(missing)} is not installed: pip install "ikvcore[testing]"')
 
 
 def _certify(
@@ -96,12 +128,8 @@ def _certify(
     *,
     verbose: bool,
 ) -> None:
-    from importlib.util import find_spec
-
     options = parsed_options(option)
-    missing = [each for each in _NEEDED if find_spec(each) is None]
-    if missing:
-        raise typer.BadParameter(f'{" and ".join(missing)} is not installed: pip install "ikvcore[testing]"')
+    _need_the_kit()
     if file is not None and not file.is_file():
         raise typer.BadParameter(f"--file: there is no file {str(file)!r}")
     from ikvcore.testing.conformance._runner import certify

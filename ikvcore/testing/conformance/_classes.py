@@ -20,6 +20,7 @@ from ikvcore.testing.conformance._declared import (
     transport_claims,
     transport_excuses,
 )
+from ikvcore.testing.conformance._golden import built_in
 from ikvcore.testing.conformance.tiers import TIERS, Kind, Part, Shape, Tier, chosen
 from ikvcore.testing.conformance.verdict import Claim
 
@@ -43,6 +44,9 @@ class Conformance:
     name for all tests of that name. They are run, reported, and fail the run where they pass."""
     seed: ClassVar[int] = 1
     """Of everything that is drawn by chance."""
+    golden: ClassVar[Path | None] = None
+    """The directory of golden files, which released versions wrote with `ikv conformance ... --write-golden`. A first
+    release has none."""
 
     kind: ClassVar[Kind]
     ikv_conformance: ClassVar[bool] = True
@@ -69,7 +73,7 @@ class Conformance:
     @classmethod
     def expand(cls) -> None:
         """Give the class its nested classes of tests; those that an author has put in their place give way."""
-        given = {**cls._given(), "seed": cls.seed}
+        given = {**cls._given(), "seed": cls.seed, "golden": cls.golden_files()}
         for _, part in cls.parts():
             # Accounts and homes go by the class's name, and two plugins in one run have a class of each part.
             own_name = f"{cls.__name__}{part.name.removeprefix('Test')}"
@@ -84,6 +88,11 @@ class Conformance:
         own = {name for each in authors for name, value in vars(each).items() if not _made_here(value)}
         names = {place.partition("::")[0] for place in places} | {place.rpartition("::")[2] for place in places}
         return sorted(own & names - set(cls.deviations))
+
+    @classmethod
+    def golden_files(cls) -> Path | None:
+        """The author's directory, or the kit's own where ikvcore brings the plugin."""
+        return cls.golden or built_in(cls.kind, cls.name)
 
     @classmethod
     def claims(cls) -> list[Claim]:
@@ -133,7 +142,8 @@ class BackendConformance(Conformance):
 
     @classmethod
     def excuses(cls) -> dict[str, str]:
-        return backend_excuses(cls.info(), cls.shape(), load_transport(cls.transport).info)
+        transport = load_transport(cls.transport).info
+        return backend_excuses(cls.info(), cls.shape(), transport, golden=cls.golden_files() is not None)
 
     @classmethod
     def declared(cls) -> dict[str, Any]:
@@ -195,6 +205,7 @@ class TransportConformance(Conformance):
             load_backend(cls.backend).info,
             carries_no_value=cls.carries_no_value,
             trims=cls._trims(),
+            golden=cls.golden_files() is not None,
         )
 
     @classmethod

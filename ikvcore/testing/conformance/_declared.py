@@ -8,6 +8,7 @@ from typing import Final
 
 from ikvcore.clientoptions import DEFAULT_TRANSPORT
 from ikvcore.models import BackendInfo, Durability, Sharing, TransportInfo
+from ikvcore.testing.conformance._golden import NONE_NAMED
 from ikvcore.testing.conformance.tiers import Shape
 from ikvcore.testing.conformance.verdict import Claim
 
@@ -69,8 +70,8 @@ def _durability(level: Durability, witnesses: dict[str, tuple[str, ...]]) -> Ite
             yield Claim(what=f"durability: {each.word}", witnesses=witnesses[each.word])
 
 
-def backend_excuses(info: BackendInfo, shape: Shape, transport: TransportInfo) -> dict[str, str]:
-    """Class::test to why it may be skipped. transport: the one that it runs with."""
+def backend_excuses(info: BackendInfo, shape: Shape, transport: TransportInfo, *, golden: bool) -> dict[str, str]:
+    """Class::test to why it may be skipped. transport: the one that it runs with. golden: it names golden files."""
     excuses: dict[str, str] = {}
     if info.max_key_bytes is None:
         excuses["TestKeyValue::test_a_batch_that_fails"] = "declares no limit of keys"
@@ -87,7 +88,12 @@ def backend_excuses(info: BackendInfo, shape: Shape, transport: TransportInfo) -
     if info.durability < Durability.PROCESS_CRASH:
         excuses["TestParallel::test_committed_survives_a_kill"] = _NO_DURABILITY
     excuses["TestStore::test_c7_a_message_without_value"] = "the transport's own messages always have a value"
-    return excuses | _of_capabilities(info, shape) | _of_harm(info, transport)
+    return excuses | _of_capabilities(info, shape) | _of_golden(golden) | _of_harm(info, transport)
+
+
+def _of_golden(golden: bool) -> dict[str, str]:
+    """A plugin's first release has nothing older to open."""
+    return {} if golden else {"TestFormat::test_golden_files_open": NONE_NAMED}
 
 
 def _of_harm(info: BackendInfo, transport: TransportInfo) -> dict[str, str]:
@@ -111,8 +117,8 @@ def _of_harm(info: BackendInfo, transport: TransportInfo) -> dict[str, str]:
         # Then the level is declared, and stays unverified.
         excuses["TestPowerLosses::test_dropped_writes"] = "declares less, or there is no strace here"
     if info.volatile:
-        for name in ("test_its_own_files_open_again", "test_a_newer_format_is_refused_untouched"):
-            excuses[f"TestFormat::{name}"] = "volatile, by what it declares"
+        for name in ("its_own_files_open_again", "a_newer_format_is_refused_untouched", "golden_files_open"):
+            excuses[f"TestFormat::test_{name}"] = "volatile, by what it declares"
     return excuses
 
 
@@ -132,10 +138,10 @@ def _of_capabilities(info: BackendInfo, shape: Shape) -> dict[str, str]:
 
 
 def transport_excuses(
-    info: TransportInfo, backend: BackendInfo, *, carries_no_value: bool, trims: bool
+    info: TransportInfo, backend: BackendInfo, *, carries_no_value: bool, trims: bool, golden: bool
 ) -> dict[str, str]:
     """Class::test to why it may be skipped. backend: the one of the replicas that follow it."""
-    excuses: dict[str, str] = {}
+    excuses = _of_golden(golden)
     if not carries_no_value:
         for place in ("TestLog::test_no_value", "TestStore::test_c7_a_message_without_value"):
             excuses[place] = "its own messages always have a value"

@@ -26,8 +26,8 @@ def problems(done: subprocess.CompletedProcess[str]) -> list[str]:
 def test_three_lines_certify(run_pytest: Pytest) -> None:
     done = run_pytest(f"class TestMine(BackendConformance):\n    {FORMAT}\n")
     assert problems(done) == []
-    assert re.search(r"^format +verified +2 +0 +0 +0 +0$", done.stdout, re.MULTILINE)
-    assert "2 passed" in done.stdout
+    assert re.search(r"^format +verified +3 +0 +0 +0 +0$", done.stdout, re.MULTILINE)
+    assert "3 passed" in done.stdout
 
 
 @pytest.mark.usefixtures("faulty")
@@ -75,11 +75,13 @@ def _never(request):
     assert done.stdout.count("PROBLEM") == 4
 
 
-@pytest.mark.parametrize("options", [("-k", "newer"), ("--deselect", f"test_mine.py::TestMine::TestFormat::{OPENS}")])
+@pytest.mark.parametrize(
+    "options", [("-k", "not own_files"), ("--deselect", f"test_mine.py::TestMine::TestFormat::{OPENS}")]
+)
 def test_a_deselected_test_fails_the_run(run_pytest: Pytest, options: tuple[str, ...]) -> None:
     done = run_pytest(f"class TestMine(BackendConformance):\n    {FORMAT}\n", *options)
     assert problems(done) == [f"TestFormat::{OPENS} was not run, without a stated reason"]
-    assert "1 passed, 1 deselected" in done.stdout
+    assert "2 passed, 1 deselected" in done.stdout
 
 
 def test_a_patched_test_fails_the_run(run_pytest: Pytest) -> None:

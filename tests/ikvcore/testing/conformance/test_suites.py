@@ -14,6 +14,7 @@ import pytest
 from ikvcore.testing._parallel import spawned
 from ikvcore.testing.conformance._contention import KEYS, Contention, _Watch
 from ikvcore.testing.conformance._formats import LogFormat
+from ikvcore.testing.conformance._golden import built_in
 from ikvcore.testing.conformance._harm import PowerLosses
 from ikvcore.testing.conformance._profile import Profile
 from ikvcore.testing.conformance._resources import BackendRounds, TransportRounds, open_storages
@@ -48,6 +49,7 @@ class TestLogFormat(LogFormat):
     """A log in files; the replica's is tested with the command."""
 
     backend, transport = "memory", "local"
+    golden: ClassVar[Path | None] = built_in("transport", "local")
 
 
 class TestBackendRounds(BackendRounds):
