@@ -77,7 +77,13 @@ def test_parameters_by_place_and_by_name(store: LiveStore) -> None:
         ("SELECT * FROM read_csv('https://example.com/x.csv')", ""),
         ("SELECT * FROM glob('/*')", "disabled by configuration"),
         ("SELECT * FROM store", "does not exist"),
-        ("SELECT * FROM force_checkpoint()", "FORCE CHECKPOINT"),
+        ("SELECT * FROM checkpoint()", "the function checkpoint"),
+        ('SELECT (SELECT count(*) FROM system.main."Force_Checkpoint"())', "the function force_checkpoint"),
+        ("WITH a AS (SELECT 1), b AS (FROM checkpoint/* */()) FROM a, b", "the function checkpoint"),
+        ("SELECT * FROM query('FROM check' || 'point()')", "the function query"),
+        ("SELECT * FROM json_execute_serialized_sql(json_serialize_sql('FROM checkpoint()'))", "the function json_exe"),
+        ("SELECT id FROM documents WHERE write_log('x') IS NULL", "the function write_log"),
+        ("SELECT * FROM truncate_duckdb_logs()", "the function truncate_duckdb_logs"),
         ("SELECT 'x'::INTEGER", "Could not convert"),
     ],
 )
@@ -90,6 +96,16 @@ def test_anything_else_is_refused_and_changes_nothing(store: LiveStore, sql: str
     assert "\n" not in str(caught.value)
     assert store.reader.get_document("a") == {"id": "a", "age": 30}
     assert store.reader.query("SELECT count(*) AS n FROM documents")["n"].to_pylist() == [1]
+
+
+def test_what_only_looks_like_a_call_is_none(store: LiveStore) -> None:
+    """In a string, as a name; and a query may be deeper than Python's own stack."""
+    put(store, id="a", checkpoint=1)
+    query = store.reader.query
+    assert query("""SELECT checkpoint, '"function_name":"query"' AS x FROM documents""").num_rows == 1
+    assert query(f"SELECT {' + '.join(['1'] * 900)} AS n")["n"].to_pylist() == [900]
+    for sql in ("SHOW TABLES", "DESCRIBE documents", "SUMMARIZE documents", "VALUES (1)", "TABLE documents"):
+        assert query(sql).num_rows > 0
 
 
 def test_a_query_that_is_no_text_is_refused(store: LiveStore) -> None:
