@@ -24,7 +24,6 @@ from ikvcore._record import (
     ShapeFields,
     encode_record,
     general_fields,
-    shaped_record,
 )
 from ikvcore._schema import MAX_SHAPES, PartitionState, SchemaView, Version, field_entry, seal, shape_entry, unseal
 from ikvcore.errors import ReplicaDamagedError
@@ -287,7 +286,7 @@ class CommitPlan:
         shape, record = draft.shape, None
         if shape is not None:
             if shape.id != GENERAL or self._number(shape):
-                record = shaped_record(shape, draft.data, epoch=epoch, stored_key=stored_key)
+                record = shape.sealed(epoch, draft.data, stored_key)
             else:
                 record = encode_record(None, shape.typed(draft.data), epoch=epoch, stored_key=stored_key)
             if record == draft.counted:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ikvcore._record import (
+    _COMPILED_AFTER,
     CRC_RESIDUE,
     GENERAL,
     Shape,
@@ -107,6 +108,39 @@ def test_every_projection_of_every_shape(fields: dict[int, FieldBytes], data: st
     assert [str(value) for value in values] == [  # -0.0 and the like
         "None" if field is None else str(decode(*field)) for field in expected
     ]
+
+
+@given(
+    st.dictionaries(st.integers(0, 12), VALUES, max_size=10),
+    st.integers(0, 2**32 - 1),
+    st.binary(min_size=3, max_size=9),
+)
+def test_a_shape_that_is_met_often_writes_and_reads_the_same_records(
+    fields: dict[int, FieldBytes], epoch: int, stored_key: bytes
+) -> None:
+    """What is compiled then comes to the same bytes; and takes its id when it is used, which may come later."""
+    shape, other = shape_of(fields), shape_of(fields)
+    data = [fields[field_id][1] for field_id in shape.order]
+    first = shape.sealed(epoch, data, stored_key)
+    assert crc32(first, crc32(stored_key)) == CRC_RESIDUE
+    for _ in range(_COMPILED_AFTER):
+        assert other.sealed(epoch, data, stored_key) == first
+        assert other.data(first) == tuple(data)
+    assert other._seal is not None
+    assert shape._seal is None
+    other.id = shape.id = 9
+    assert other.sealed(epoch, data, stored_key) == shape.sealed(epoch, data, stored_key) != first
+    with pytest.raises(ValueError, match="unpack"):
+        other.sealed(epoch, [*data, b""], stored_key)
+
+
+def test_a_shape_of_very_many_fields_is_not_compiled() -> None:
+    fields = {number: (FieldType.STRING, b"%d" % number) for number in range(1, 400)}
+    shape = shape_of(fields)
+    for _ in range(2 * _COMPILED_AFTER):
+        record = shape.sealed(1, [fields[field_id][1] for field_id in shape.order], KEY)
+        assert shape.values(record) == fields
+    assert shape._seal is None
 
 
 @given(st.dictionaries(st.integers(0, 12), VALUES, max_size=10), st.lists(st.integers(1, 14), max_size=8))
