@@ -131,6 +131,7 @@ def bare_consume(store: Store, topic: str, directory: Path, ends: dict[int, int]
             "enable.auto.commit": False,
             "auto.offset.reset": "error",
             "queued.max.messages.kbytes": 32 * 1024,
+            "fetch.queue.backoff.ms": 10,  # else it sleeps for a second where its queue was full for a moment
         }
     )
     consumer.assign([TopicPartition(topic, partition, 0) for partition in ends])
