@@ -95,6 +95,14 @@ class _Records:
         found = [self.store(account_id, name) for name in sorted(names)]
         return [each for each in found if each is not None]
 
+    def whose(self, topic: str) -> str | None:
+        """The store, of whichever account, whose log this topic is; None where it is nobody's."""
+        for key, value in self._live.items():
+            parts = _parts(key)
+            if len(parts) == 3 and StoreRecord.parsed(key, value).topic == topic:
+                return f"store {parts[1]!r} of account {parts[0]!r}"
+        return None
+
 
 def find_store(cluster: KafkaCluster, account_id: str, store_name: str) -> StoreRecord:
     """Raises StoreAccessError where there is none."""
@@ -130,6 +138,9 @@ class KafkaProvisioning:
         records = _Records(self._cluster)
         if records.store(self._account_id, name) is not None:
             raise StoreExistsError("store", name)
+        wanted = self._options.topic
+        if wanted is not None and (owner := records.whose(wanted)) is not None:
+            raise InvalidOptionError("topic", wanted, f"it is the log of {owner} already; use another")
         if not records.account_exists(self._account_id):
             self._claim_account()
         description = replace(

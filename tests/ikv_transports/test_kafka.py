@@ -258,6 +258,22 @@ def test_a_topic_that_was_there_is_taken_as_it_is_and_stays(stores: Stores) -> N
     stores.remove_topic(topic)
 
 
+def test_a_topic_that_is_the_log_of_one_store_does_not_become_that_of_another(stores: Stores) -> None:
+    """Each would read the other's documents, and deleting the first would take the topic from the second."""
+    topic = f"theirs-{uuid.uuid4().hex[:8]}"
+    stores.make_topic(topic)
+    stores.create("adopter", options={"topic": topic})
+    stores.create("maker")
+    for owner, its in (("adopter", topic), ("maker", stores.open("maker").topic)):
+        for other in (stores, Stores(stores.servers)):
+            told = f"topic cannot be '{its}': it is the log of store '{owner}' of account '{stores.account_id}'"
+            with pytest.raises(InvalidOptionError, match=told):
+                other.create("second", options={"topic": its})
+    assert [each.store_name for each in stores.provisioning().list_stores()] == ["adopter", "maker"]
+    stores.provisioning().delete_store("adopter")
+    stores.remove_topic(topic)
+
+
 class Leaderless:
     """An AdminClient whose partitions have no leader for so many answers."""
 
