@@ -57,11 +57,11 @@ class StoreRecord:
                 raise TransportError(f"the description {key!r} has format {data['format']!r}: upgrade ikvcore")
             return cls(
                 key=key,
-                topic=data["topic"],
-                adopted=data["adopted"],
+                topic=str(data["topic"]),
+                adopted=bool(data["adopted"]),
                 description=StoreDescription.from_json(data["store"]),
             )
-        except (ValueError, KeyError, TypeError) as exc:
+        except (ValueError, KeyError, TypeError, RecursionError) as exc:
             raise TransportError(f"the description {key!r} cannot be read ({exc!r})") from exc
 
 
@@ -246,9 +246,10 @@ class KafkaProvisioning:
             writer.close()
 
 
-def _parts(key: bytes) -> list[Any]:
+def _parts(key: bytes) -> list[str]:
+    """The names in a key; none where it is not of ours, whoever has put it there."""
     try:
         parts = json.loads(key)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
-    return parts if isinstance(parts, list) else []
+    return parts if isinstance(parts, list) and all(isinstance(part, str) for part in parts) else []
