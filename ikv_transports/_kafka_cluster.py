@@ -51,6 +51,7 @@ _NO_LEADER: Final = frozenset(
 """What is answered while a partition's leader changes: the broker was, will be, or does not know its end yet; or
 librdkafka itself has heard of none."""
 _LATE: Final = 0.5
+_LATE_NEWS: Final = 3.0
 _REFRESHING: Final = 0.3
 _REFRESH_EVERY: Final = 1.0
 _T = TypeVar("_T")
@@ -152,8 +153,15 @@ class KafkaCluster:
         """The topic of this name, None if there is none."""
         return self.topics([name])[name]
 
-    def create_topic(self, name: str, *, partitions: int, config: Mapping[str, str]) -> bool:
-        """Make a topic and wait until it is there; False if there was one of this name."""
+    def topic_soon(self, name: str) -> Topic | None:
+        """The topic of this name, which is meant to be there: a broker may hear of it later than the one before."""
+        deadline = time.monotonic() + min(_LATE_NEWS, self.options.timeout)
+        while (found := self.topic(name)) is None and time.monotonic() < deadline:
+            time.sleep(_LOOK_AGAIN)
+        return found
+
+    def create_topic(self, name: str, *, partitions: int, config: Mapping[str, str]) -> Topic | None:
+        """Make a topic and wait until it is there; None if there was one of this name."""
         replicas = self.options.replication_factor
         new = NewTopic(
             name,
@@ -168,18 +176,18 @@ class KafkaCluster:
             future.result(0)
         except KafkaException as exc:
             if code_of(exc) == KafkaError.TOPIC_ALREADY_EXISTS:
-                return False
+                return None
             self._raise(Doing("making", name, "Create"), exc)
-        self._until_there(name)
-        return True
+        return self._once_there(name)
 
-    def _until_there(self, name: str) -> None:
+    def _once_there(self, name: str) -> Topic:
         # The controller acknowledges before every broker has heard of it.
         deadline = time.monotonic() + self.options.timeout
-        while self.topic(name) is None or not self._has_leaders(name):
+        while (found := self.topic(name)) is None or not self._has_leaders(name):
             if time.monotonic() > deadline:
                 raise TransportError(f"topic {name!r} was made, but its partitions are not there yet; try again")
             time.sleep(_LOOK_AGAIN)
+        return found
 
     def _has_leaders(self, name: str) -> bool:
         try:

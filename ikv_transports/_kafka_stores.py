@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ikv_transports._kafka_cluster import KafkaCluster
+from ikv_transports._kafka_cluster import KafkaCluster, Topic
 from ikv_transports._kafka_reader import read_all
 from ikv_transports._kafka_watch import gone
 from ikv_transports._kafka_writer import KafkaWriter
@@ -146,16 +146,13 @@ class KafkaProvisioning:
         description = replace(
             description, max_event_bytes=min(description.max_event_bytes, self._options.max_event_bytes)
         )
-        record = self._make_topic(description)
+        record, topic = self._make_topic(description)
         try:
             self._claim("store", self._account_id, name, record=record)
         except StoreExistsError:
             self._drop_topic(record)
             raise
-        topic = self._cluster.topic(record.topic)
-        if topic is None:
-            raise gone(record.topic)
-        return record.described(topic.id)
+        return record.described(topic.id)  # not asked for again: another broker may not have heard of it
 
     def list_stores(self) -> list[StoreDescription]:
         records = _Records(self._cluster)
@@ -183,7 +180,7 @@ class KafkaProvisioning:
         if self._cluster.topic(name) is None:
             self._cluster.create_topic(name, partitions=1, config={"cleanup.policy": "compact"} | self._replicas())
 
-    def _make_topic(self, description: StoreDescription) -> StoreRecord:
+    def _make_topic(self, description: StoreDescription) -> tuple[StoreRecord, Topic]:
         wanted = self._options.topic
         names = [re.sub(r"[._]", "-", each)[:40] for each in (description.account_id, description.store_name)]
         topic = wanted or f"ikv-{names[0]}-{names[1]}-{uuid.uuid4().hex[:12]}"
@@ -198,19 +195,19 @@ class KafkaProvisioning:
             }
             | self._replicas(),
         )
-        if not made:
-            self._check_adopted(topic, description)
+        found = made or self._adopted(topic, description)
         key = dump_json([description.account_id, description.store_name, uuid.uuid4().hex])
-        return StoreRecord(key=key, topic=topic, adopted=not made, description=description)
+        return StoreRecord(key=key, topic=topic, adopted=made is None, description=description), found
 
-    def _check_adopted(self, name: str, description: StoreDescription) -> None:
-        topic = self._cluster.topic(name)
+    def _adopted(self, name: str, description: StoreDescription) -> Topic:
+        topic = self._cluster.topic_soon(name)
         if topic is None:
             raise gone(name)
         if topic.partitions != description.partitions:
             raise InvalidOptionError(
                 "partitions", description.partitions, f"topic {name!r} is there already, and has {topic.partitions}"
             )
+        return topic
 
     def _replicas(self) -> dict[str, str]:
         least = self._options.min_insync_replicas

@@ -177,7 +177,7 @@ def ikv_open_transport(context: TransportContext) -> Transport:
     store_name = check_name("store name", context.store_name)
     cluster = _cluster(context, account_id, store_name)
     record = find_store(cluster, account_id, store_name)
-    topic = cluster.topic(record.topic)
+    topic = cluster.topic_soon(record.topic)
     if topic is None:
         raise gone(record.topic)
     if topic.partitions != record.description.partitions:

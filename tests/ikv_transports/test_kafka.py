@@ -539,7 +539,7 @@ def test_the_first_of_two_descriptions_counts_and_the_second_maker_takes_its_top
         provisioning.create_store(first)
     assert [each.identity.split(".")[0] for each in stores.provisioning().list_stores()] == ["log"]
     with pytest.raises(Exception, match="UNKNOWN_TOPIC"):
-        next(iter(stores.admin.delete_topics([made[0].topic]).values())).result(30)
+        next(iter(stores.admin.delete_topics([made[0][0].topic]).values())).result(30)
 
 
 def test_no_passkey_is_in_any_topic_or_text(stores: Stores) -> None:
