@@ -322,7 +322,7 @@ BROKEN: Mapping[str, tuple[str, str]] = {
     ),
     "leaves": ("raise SystemExit(5)", "importing it ends the program, with exit code 5"),
     "info_leaves": (
-        "import sys\nfrom ikvcore.hookspecs import hookimpl\n@hookimpl\ndef ikv_backend_info(): sys.exit('no licence')\n",
+        "from ikvcore.hookspecs import hookimpl\n@hookimpl\ndef ikv_backend_info(): raise SystemExit('no licence')\n",
         "its hook ikv_backend_info ends the program, with exit code 'no licence'",
     ),
     "info_is_none": (
