@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import threading
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -23,7 +23,6 @@ __all__ = ["ACCOUNT", "PASSKEY", "Pair", "Target"]
 
 ACCOUNT: Final = "faults"
 PASSKEY: Final = "faults-passkey"
-_numbers: Final = itertools.count(1)
 _making: Final = threading.Lock()
 _LOCKS: Final = ("lock.mdb",)
 """Files that say who reads and writes at this moment. Nothing of a replica is in them, however large they are."""
@@ -75,7 +74,8 @@ class Target:
         directory.mkdir(parents=True)
         with _quickly_verified():
             description = create_store(
-                f"faults-{next(_numbers)}",
+                # A server's stores outlive a home, and harness after harness in a process of its own may come to it.
+                f"faults-{uuid.uuid4().hex[:16]}",
                 account_id=ACCOUNT,
                 account_passkey=PASSKEY,
                 primary_key="id",

@@ -1,4 +1,4 @@
-"""What campaigns harm is made beside each other, in threads."""
+"""What campaigns harm is made beside each other, in threads and processes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ikvcore._passkeys import hash_passkey
+from ikvcore.testing._parallel import spawned
 from ikvcore.testing.faults import target
 from ikvcore.testing.faults.target import Pair, Target
 
@@ -38,3 +39,19 @@ def test_passkeys_are_as_slow_as_ever_after_stores_were_made_in_two_threads(
         first_has_left.set()
         second.result(60)
     assert hash_passkey("secret").startswith("$scrypt$ln=14,")
+
+
+def test_processes_that_share_a_log_server_make_stores_of_different_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the server is one home."""
+    monkeypatch.setenv("IKV_HOME", str(tmp_path / "home"))
+    names = set()
+    for number in range(2):
+        with spawned(make, tmp_path / str(number)) as result:
+            names.add(result())
+    assert len(names) == 2
+
+
+def make(directory: Path) -> str:
+    return Target.make(directory, Pair()).description.store_name
