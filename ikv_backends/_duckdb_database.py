@@ -98,6 +98,8 @@ class DuckdbDatabase:
         self._suspect = False
         self._is_forked = False
         self._wal = 0
+        self.commits = 0
+        """Since the file was opened."""
         self._root: Connection | None = None
         self._key = _opened.enter(directory)
         try:
@@ -172,6 +174,7 @@ class DuckdbDatabase:
         except duckdb.Error:
             self._suspect = True  # whether it took effect, the file knows
             raise
+        self.commits += 1
         self._keep_wal()
 
     def _keep_wal(self) -> None:
@@ -253,13 +256,27 @@ class DuckdbDatabase:
         with self._writing, self._all_alone():
             if not self._suspect:  # another thread did it while this one waited
                 return
-            root, self._root, self._wal = self._usable(), None, 0
-            self._close_spares()
-            root.close()
-            # Closed for good if it cannot be opened now: a later call says so, and so does a new client.
-            self._root = self._recover(self.directory / _FILE)
-            self._suspect = False
+            self._open_anew()
             _log.info("the replica at %s was opened anew", self.directory)
+
+    def renew(self) -> bool:
+        """Open the file anew, since DuckDB keeps some memory of each commit until it is closed; False where somebody
+        reads for long or has a query."""
+        with self._writing, self._queries.alone(0) as unasked:
+            if not unasked or self.running:  # one of this thread too
+                return False
+            with self._gate.alone(_PATIENCE) as alone:
+                if alone:
+                    self._open_anew()
+                return alone
+
+    def _open_anew(self) -> None:
+        root, self._root, self._wal, self.commits = self._usable(), None, 0, 0
+        self._close_spares()
+        root.close()
+        # Closed for good if it cannot be opened now: a later call says so, and so does a new client.
+        self._root = self._recover(self.directory / _FILE)
+        self._suspect = False
 
     @contextmanager
     def _all_alone(self) -> Iterator[None]:

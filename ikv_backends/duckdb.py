@@ -54,6 +54,8 @@ _MOST_COLUMNS: Final = 1_000
 _KEYS_A_STATEMENT: Final = 1_000
 _SPARE_ROWS: Final = 100_000
 """Rows rewritten before their old space is asked for back, unless there are more documents than that."""
+_MOST_COMMITS: Final = 10_000
+"""Commits of one opening of the file: DuckDB keeps some 1.5 KB of memory of each until it is closed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +179,8 @@ class DuckdbStorage:
         self._rewritten += rewritten
         if self._rewritten >= _SPARE_ROWS and self._rewritten >= self.count() and self._database.checkpoint():
             self._rewritten = 0
+        if self._database.commits >= _MOST_COMMITS:
+            self._database.renew()
 
     def close(self) -> None:
         """See Storage."""

@@ -296,6 +296,30 @@ def test_space_of_rewritten_rows_is_given_back(directory: Path, monkeypatch: pyt
     storage.close()
 
 
+def test_memory_of_commits_is_given_back(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By opening the file anew, which ends nobody's query."""
+    monkeypatch.setattr("ikv_backends.duckdb._MOST_COMMITS", 5)
+    storage = opened(directory)
+    ingester, roots = Ingester(storage), set[int]()
+    kept = []  # or another root may get the id of one that is gone
+    for turn in range(12):
+        ingester.apply(upsert(b"a", x=turn, **{f"f{turn}": turn}))
+        assert read(storage, b"a") == as_document(x=turn, **{f"f{n}": n for n in range(turn + 1)})
+        kept.append(storage._database._root)
+        roots.add(id(storage._database._root))
+    assert len(roots) == 3
+    root = storage._database._root
+    with storage._database.querying() as cursor:
+        for turn in range(12):
+            ingester.apply(upsert(b"a", x=turn))
+        assert storage._database._root is root
+        assert cursor.execute("SELECT 1").fetchall() == [(1,)]
+    ingester.apply(upsert(b"a", x=99))
+    assert storage._database._root is not root
+    assert storage.verify() == []
+    storage.close()
+
+
 # -- the file and its processes ----------------------------------------------------------------
 
 
