@@ -26,7 +26,8 @@ DEFAULT_LOG_LEVEL: Final = "INFO"
 _POLICIES: Final = ("raise", "quarantine")
 _HISTORIES: Final = ("complete", "partial")
 _MAX_PARTITION: Final = 0xFFFF
-_SECRET_WORDS: Final = ("password", "secret", "passkey", "token", "key")
+_SECRET_WORDS: Final = ("passw", "secret", "passkey", "token", "key", "credential", "sasl.")
+"""With a dot it is a property of librdkafka's: each of them may carry what logs in, or be one misspelt."""
 _SIZE_LEVELS: Final = ("max_key_bytes", "max_value_bytes")
 _LEVELS: Final = ("durability", "sharing", "process_shared", *_SIZE_LEVELS)
 _UNSHOWN: Final = Secret("")  # stands in messages for the passkey

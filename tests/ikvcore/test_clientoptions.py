@@ -285,7 +285,19 @@ def test_a_secret_compares_hashes_and_copies_without_showing_itself() -> None:
         pickle.dumps(secret)
 
 
-@pytest.mark.parametrize("name", ["sasl_password", "client_SECRET", "passkey", "api_token", "ssl_key_file"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sasl_password",
+        "client_SECRET",
+        "passkey",
+        "api_token",
+        "ssl_key_file",
+        "sasl_passwort",
+        "sasl.jaas.config",
+        "sasl.oauthbearer.config",
+    ],
+)
 def test_plugin_options_that_sound_like_secrets_are_neither_shown_nor_pickled(name: str) -> None:
     for options in (
         builder().with_transport("kafka", **{name: CANARY, "servers": "a:1"}).build(),
