@@ -40,3 +40,19 @@ def test_the_steps_of_a_program_tell_how_they_went(tmp_path: Path) -> None:
         syscalls_victim.UNTYPED,
         syscalls_victim.NEVER,
     ]
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "wrong"),
+    [
+        (0, "", 0),
+        (-9, "", 0),
+        (1, "Traceback (most recent call last):\nikvcore.errors.StorageFullError: the disk is full\n", 0),
+        (1, "Traceback (most recent call last):\nOSError: [Errno 5] Input/output error\n", 1),
+        (1, "", 1),
+        (-11, "", 1),
+        (None, "", 1),
+    ],
+)
+def test_a_process_ends_well_killed_or_with_a_typed_error(code: int | None, said: str, wrong: int) -> None:
+    assert len(list(syscalls._wrong_end(code, said))) == wrong

@@ -53,6 +53,7 @@ _KINDS: Final = (
 )
 """All calls that change files, in each of the forms that a C library may use; not every machine has all of them."""
 _HARMS: Final = {"EIO": "error=EIO", "ENOSPC": "error=ENOSPC", "kill": "signal=KILL"}
+_TYPED: Final = re.compile(r"ikvcore\.errors\.\w+")
 _PATIENCE: Final = 90.0
 _BEFORE: Final = 80
 """Documents that are there before a run."""
@@ -197,14 +198,21 @@ def _case(stage: _Stage, case: _Case, judge: _Judge, ends: Counter[str]) -> Iter
     options = ["-o", "/dev/null", "-e", f"inject={case.kind}:{_HARMS[case.harm]}:when={case.number}"]
     code, steps, said = stage.trace(*options)
     ends["killed" if code == -9 else "ended by itself"] += 1
-    if code is None:
-        yield f"it hung: {said[-500:]}"
-    elif code < 0 and code != -9:
-        yield f"it ended with signal {-code}: {said[-500:]}"
+    yield from _wrong_end(code, said)
     if UNTYPED in steps:
         yield f"an error that is not of this project: {said[-1500:]}"
     ends["refused a step"] += REFUSED in steps
     yield from judge(stage, steps)
+
+
+def _wrong_end(code: int | None, said: str) -> Iterator[str]:
+    """What is wrong with how a process has ended: it may be killed, and a shutdown may fail, with a typed error."""
+    if code is None:
+        yield f"it hung: {said[-500:]}"
+    elif code < 0 and code != -9:
+        yield f"it ended with signal {-code}: {said[-500:]}"
+    elif code > 0 and _TYPED.match((said.strip().splitlines() or [""])[-1]) is None:
+        yield f"it ended with {code}, without an error of this project: {said[-1500:]}"
 
 
 _Judge = Callable[[_Stage, list[int]], Iterator[str]]
