@@ -20,7 +20,7 @@ _MECHANISMS: Final = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", "OAUTHBEARER", 
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _LARGEST_EVENT: Final = 512 * 1024 * 1024
 _SERVER: Final = re.compile(
-    r"(?:(?:plaintext|ssl|sasl_plaintext|sasl_ssl)://)?(?:\[[\w:.%]+\]|[^\s:/\[\]]+)(?::(?P<port>[0-9]{1,5}))?",
+    r"(?:(?:plaintext|ssl|sasl_plaintext|sasl_ssl)://)?(?:\[[\w:.%]+\]|[^\s\0:/\[\]]+)(?::(?P<port>[0-9]{1,5}))?",
     re.IGNORECASE,
 )
 """One of bootstrap_servers. librdkafka itself takes anything, and tries to reach port 0 until time is up."""
