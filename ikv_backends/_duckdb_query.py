@@ -23,10 +23,22 @@ _NOT_ITS_OWN: Final = (
     duckdb.InterruptException,  # somebody closes the file
 )
 """Errors that say nothing of a query."""
-_WITH_EFFECTS: Final = frozenset({"checkpoint", "force_checkpoint", "truncate_duckdb_logs", "write_log"})
+_WITH_EFFECTS: Final = frozenset(
+    {
+        "checkpoint",
+        "deregister_external_resource",
+        "force_checkpoint",
+        "register_external_resource",
+        "register_external_resource_type",
+        "truncate_duckdb_logs",
+        "write_log",
+    }
+)
 """Functions that change something although the transaction cannot write; DuckDB has no list of them."""
-_OF_TEXT: Final = frozenset({"query", "json_execute_serialized_sql"})
-"""Functions that carry out what a text says, which may be put together there."""
+_OF_TEXT: Final = frozenset(
+    {"create_external_resource", "destroy_external_resource", "json_execute_serialized_sql", "query"}
+)
+"""Functions that carry out what a text says, or the function that it names, which may be put together there."""
 _CALLED: Final = re.compile(r'"function_name":"(\w+)"')
 
 

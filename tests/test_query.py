@@ -84,6 +84,11 @@ def test_parameters_by_place_and_by_name(store: LiveStore) -> None:
         ("SELECT * FROM json_execute_serialized_sql(json_serialize_sql('FROM checkpoint()'))", "the function json_exe"),
         ("SELECT id FROM documents WHERE write_log('x') IS NULL", "the function write_log"),
         ("SELECT * FROM truncate_duckdb_logs()", "the function truncate_duckdb_logs"),
+        ("FROM register_external_resource('x', 'y', MAP {'a': 'b'})", "the function register_external_resource"),
+        ("FROM register_external_resource_type('x', kind := 'compute', create_function := 'a')", "the function regist"),
+        ("FROM deregister_external_resource('x')", "the function deregister_external_resource"),
+        ("FROM create_external_resource('x', MAP {'a': 'b'})", "the function create_external_resource"),
+        ("FROM destroy_external_resource('check' || 'point', 1)", "the function destroy_external_resource"),
         ("SELECT 'x'::INTEGER", "Could not convert"),
     ],
 )
