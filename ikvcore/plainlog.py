@@ -107,9 +107,11 @@ class _OpenLog:
         self._store_name = store_name
         self._log = log
         self._changed = threading.Condition()
-        """Guards the two below; notified by what ends a pause, and when nobody uses a closed log any more."""
-        self._users = 0
+        """Guards the three below; notified by what ends a pause, and when somebody leaves a closed log."""
+        self._users: dict[int, int] = {}
+        """Calls under way, by thread."""
         self._closed = False
+        self._closes_at_end = False
         self._forked = False
         after_fork_in_child(self)
 
@@ -117,24 +119,38 @@ class _OpenLog:
     def using(self) -> Iterator[PlainLog]:
         """The log, which is not closed before this ends."""
         self.check()
+        thread = threading.get_ident()
         with self._changed:
             self.check()
-            self._users += 1
+            self._users[thread] = self._users.get(thread, 0) + 1
         try:
             yield self._log
         finally:
-            with self._changed:
-                self._users -= 1
-                if self._closed:
-                    self._changed.notify_all()
+            self._leave(thread)
+
+    def _leave(self, thread: int) -> None:
+        with self._changed:
+            left = self._users.pop(thread) - 1
+            if left:
+                self._users[thread] = left
+            if self._closed:
+                self._changed.notify_all()
+            closing = self._closes_at_end and not self._users
+        if closing:
+            self._log.close()
 
     def close(self) -> None:
+        """Waits for calls of other threads. One of this thread, below a signal handler, closes the log at its end."""
         if self._forked:
             return
+        thread = threading.get_ident()
         with self._changed:
             closing, self._closed = not self._closed, True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._users)
+            self._changed.wait_for(lambda: not self._users.keys() - {thread})
+            if thread in self._users:
+                self._closes_at_end = self._closes_at_end or closing
+                return
         if closing:
             self._log.close()
 

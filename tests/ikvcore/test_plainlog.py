@@ -294,6 +294,25 @@ def test_a_log_is_closed_once_and_never_while_it_is_used(transport: PlainTranspo
         polling.finish()
 
 
+def test_a_signal_handler_may_close_what_the_call_below_it_uses(
+    transport: PlainTransport, log: ListLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not wait for that call, which ends well and closes the log."""
+    append = log.append
+
+    def interrupted(messages: Sequence[Message]) -> Mapping[int, Position]:
+        transport.close()
+        transport.close()
+        assert log.closed == 0
+        return append(messages)
+
+    monkeypatch.setattr(log, "append", interrupted)
+    assert started(lambda: transport.publish([message()])).finish() == Token("log-1", {0: 1})
+    assert log.closed == 1
+    transport.close()
+    assert log.closed == 1
+
+
 def test_a_forked_child_touches_nothing(
     transport: PlainTransport, log: ListLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
