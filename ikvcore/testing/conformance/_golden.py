@@ -2,7 +2,8 @@
 
 An archive is a zip with golden.json, the log's home under home/, and for a backend the replica under mount/. Its log is
 the default transport's for a backend, and the plugin's own for a transport. What is in it are the documents of
-_documents.py, which therefore never change. Nothing in it belongs to a machine: it opens in any directory.
+_documents.py, which therefore never change. It opens in any directory of any machine. Of the one that wrote it there
+are the boot's and the process's ids, and what an engine puts into its files: RocksDB's tables name the host.
 """
 
 from __future__ import annotations

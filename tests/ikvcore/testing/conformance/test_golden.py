@@ -57,6 +57,15 @@ def test_the_kit_has_golden_files_of_the_local_log_and_they_are_small() -> None:
     assert sum(path.stat().st_size for path in KIT.rglob("*.zip")) < 200_000
 
 
+def test_the_kits_golden_files_do_not_name_the_host_that_wrote_them() -> None:
+    """RocksDB's tables do by themselves."""
+    (archive,) = (KIT / "backend-rocksdb").glob("*.zip")
+    with zipfile.ZipFile(archive) as packed:
+        tables = [packed.read(name) for name in packed.namelist() if name.endswith(".sst")]
+    assert tables
+    assert all(b"host.identitylocalhost" in table for table in tables)
+
+
 @pytest.mark.usefixtures("faulty")
 def test_an_authors_golden_files(tmp_path: Path, run_pytest: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     """Written by a release, opened by the next one: those that it opens pass, and whatever is not as it was fails."""
