@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,22 @@ def test_a_moment_is_measured_by_as_many_samples_as_an_hour(tmp_path: Path) -> N
     result = leaks.run(rounds=0, seconds=0.01, seed=1, directory=tmp_path / "leaks", pair=Pair())
     result.require()
     assert result.rows[0].happened.startswith("30 rounds: ")
+
+
+def test_what_goes_wrong_at_the_end_of_the_rounds_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When reader and writer are shut down, after the last sample."""
+
+    def rounds(*_: object) -> Iterator[None]:
+        try:
+            while True:
+                yield
+        finally:
+            raise RuntimeError("the shutdown failed")
+
+    monkeypatch.setattr(leaks, "_write_and_read", rounds)
+    monkeypatch.setattr(leaks, "given", lambda _: (None, None, ["seconds", "0"]))
+    with pytest.raises(RuntimeError, match="the shutdown failed"):
+        leaks.main([])
 
 
 def test_a_kilobyte_that_each_round_forgets_would_be_found(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -172,7 +172,7 @@ def _open_and_close(target: Target, workload: Workload, rounds: int) -> Iterator
         yield
 
 
-def _write_and_read(target: Target, workload: Workload) -> Iterator[None]:
+def _write_and_read(target: Target, workload: Workload) -> Generator[None]:
     """Without an end."""
     clock = Clock.take_over()
     with ExitStack() as stack:
@@ -220,7 +220,8 @@ def main(arguments: Sequence[str]) -> int:
         rounds = _open_and_close(target, workload, int(amount))
         done = _watch(rounds, lambda number: number % every == 0, samples)
     else:
-        done = _watch_for(float(amount), _write_and_read(target, workload), samples)
+        with closing(_write_and_read(target, workload)) as rounds:  # what its end raises is not to be lost
+            done = _watch_for(float(amount), rounds, samples)
     sys.stdout.write(json.dumps({"done": done, "samples": samples}) + "\n")
     return 0
 
