@@ -99,7 +99,7 @@ class _Records:
         """The store, of whichever account, whose log this topic is; None where it is nobody's."""
         for key, value in self._live.items():
             parts = _parts(key)
-            if len(parts) == 3 and StoreRecord.parsed(key, value).topic == topic:
+            if len(parts) == 3 and _topic(value) == topic:
                 return f"store {parts[1]!r} of account {parts[0]!r}"
         return None
 
@@ -250,3 +250,12 @@ def _parts(key: bytes) -> list[str]:
     except (ValueError, RecursionError):
         return []
     return parts if isinstance(parts, list) and all(isinstance(part, str) for part in parts) else []
+
+
+def _topic(description: bytes) -> object:
+    """The topic that a description of any format names; None where it cannot be read, whoever has put it there."""
+    try:
+        data = json.loads(description)
+    except (ValueError, RecursionError):
+        return None
+    return data.get("topic") if isinstance(data, dict) else None

@@ -62,6 +62,12 @@ def test_a_description_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPa
     holding(monkeypatch, (RECORD.key, value))
     with pytest.raises(TransportError, match=r"the description .*demo.*store"):
         find_store(CLUSTER, "demo", "store")
+    assert _kafka_stores._Records(CLUSTER).whose("its") is None
+
+
+def test_a_topic_is_a_stores_also_where_its_description_is_of_a_newer_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    holding(monkeypatch, (RECORD.key, b'{"format": 2, "topic": "its"}'))
+    assert _kafka_stores._Records(CLUSTER).whose("its") == "store 'store' of account 'demo'"
 
 
 def test_a_broker_that_has_not_heard_of_a_topic_yet_does_not_deny_it(
