@@ -96,6 +96,7 @@ class DuckdbDatabase:
         self._writing = threading.RLock()
         self._spare: deque[Connection] = deque()
         self._suspect = False
+        self._closed = False
         self._is_forked = False
         self._wal = 0
         self.commits = 0
@@ -232,7 +233,7 @@ class DuckdbDatabase:
         if self._is_forked:
             return
         with self._writing, self._all_alone():
-            root, self._root = self._root, None
+            root, self._root, self._closed = self._root, None, True
             _opened.keys.discard(self._key)
             if root is None:
                 return
@@ -256,6 +257,8 @@ class DuckdbDatabase:
         with self._writing, self._all_alone():
             if not self._suspect:  # another thread did it while this one waited
                 return
+            if self._closed:
+                raise self._closed_error()
             self._open_anew()
             _log.info("the replica at %s was opened anew", self.directory)
 
@@ -271,10 +274,11 @@ class DuckdbDatabase:
                 return alone
 
     def _open_anew(self) -> None:
-        root, self._root, self._wal, self.commits = self._usable(), None, 0, 0
+        root, self._root, self._wal, self.commits = self._root, None, 0, 0
         self._close_spares()
-        root.close()
-        # Closed for good if it cannot be opened now: a later call says so, and so does a new client.
+        if root is not None:
+            root.close()
+        self._suspect = True  # where it cannot be opened now, for want of descriptors say, the next call tries again
         self._root = self._recover(self.directory / _FILE)
         self._suspect = False
 
@@ -354,8 +358,11 @@ class DuckdbDatabase:
     def _usable(self) -> Connection:
         self._check()
         if self._root is None:
-            raise StorageError(f"the replica at {str(self.directory)!r} is closed")
+            raise self._closed_error()
         return self._root
+
+    def _closed_error(self) -> StorageError:
+        return StorageError(f"the replica at {str(self.directory)!r} is closed")
 
     def _check(self) -> None:
         if self._is_forked:

@@ -320,6 +320,33 @@ def test_memory_of_commits_is_given_back(directory: Path, monkeypatch: pytest.Mo
     storage.close()
 
 
+def test_a_file_that_cannot_be_opened_anew_is_opened_by_a_later_call(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is lost meanwhile; and what was closed stays closed."""
+    monkeypatch.setattr("ikv_backends.duckdb._MOST_COMMITS", 3)
+    storage = opened(directory)
+    ingester, connect = Ingester(storage), _duckdb_database.DuckdbDatabase._connect
+
+    def failing(self: _duckdb_database.DuckdbDatabase, path: Path) -> object:
+        raise StorageError("too many open files")
+
+    ingester.apply(upsert(b"a", x=1))
+    ingester.apply(upsert(b"a", x=2))
+    monkeypatch.setattr(_duckdb_database.DuckdbDatabase, "_connect", failing)
+    for attempt in (lambda: ingester.apply(upsert(b"a", x=3)), storage.count, lambda: storage.query("SELECT 1")):
+        with pytest.raises(StorageError, match="too many open files"):
+            attempt()
+    monkeypatch.setattr(_duckdb_database.DuckdbDatabase, "_connect", connect)
+    assert read(storage, b"a") == as_document(x=3)
+    Ingester(storage).apply(upsert(b"a", x=4))
+    assert read(storage, b"a") == as_document(x=4)
+    storage._database._suspect = True
+    storage.close()
+    with pytest.raises(StorageError, match="is closed"):
+        storage.count()
+
+
 # -- the file and its processes ----------------------------------------------------------------
 
 
