@@ -264,13 +264,16 @@ class DuckdbDatabase:
 
     def renew(self) -> bool:
         """Open the file anew, since DuckDB keeps some memory of each commit until it is closed; False where somebody
-        reads for long or has a query."""
+        reads for long or has a query. An error is the next call's: what was committed before stays so."""
         with self._writing, self._queries.alone(0) as unasked:
             if not unasked or self.running:  # one of this thread too
                 return False
             with self._gate.alone(_PATIENCE) as alone:
                 if alone:
-                    self._open_anew()
+                    try:
+                        self._open_anew()
+                    except IKVError as exc:
+                        _log.warning("the replica at %s could not be opened anew: %s", self.directory, exc)
                 return alone
 
     def _open_anew(self) -> None:

@@ -56,6 +56,8 @@ _SPARE_ROWS: Final = 100_000
 """Rows rewritten before their old space is asked for back, unless there are more documents than that."""
 _MOST_COMMITS: Final = 10_000
 """Commits of one opening of the file: DuckDB keeps some 1.5 KB of memory of each until it is closed."""
+_BETWEEN_TRIES: Final = 100
+"""Commits until it is tried again, where somebody read for long: readers wait for each try."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +181,8 @@ class DuckdbStorage:
         self._rewritten += rewritten
         if self._rewritten >= _SPARE_ROWS and self._rewritten >= self.count() and self._database.checkpoint():
             self._rewritten = 0
-        if self._database.commits >= _MOST_COMMITS:
+        beyond = self._database.commits - _MOST_COMMITS
+        if beyond >= 0 and beyond % _BETWEEN_TRIES == 0:
             self._database.renew()
 
     def close(self) -> None:

@@ -299,6 +299,7 @@ def test_space_of_rewritten_rows_is_given_back(directory: Path, monkeypatch: pyt
 def test_memory_of_commits_is_given_back(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By opening the file anew, which ends nobody's query."""
     monkeypatch.setattr("ikv_backends.duckdb._MOST_COMMITS", 5)
+    monkeypatch.setattr("ikv_backends.duckdb._BETWEEN_TRIES", 4)
     storage = opened(directory)
     ingester, roots = Ingester(storage), set[int]()
     kept = []  # or another root may get the id of one that is gone
@@ -314,8 +315,11 @@ def test_memory_of_commits_is_given_back(directory: Path, monkeypatch: pytest.Mo
             ingester.apply(upsert(b"a", x=turn))
         assert storage._database._root is root
         assert cursor.execute("SELECT 1").fetchall() == [(1,)]
-    ingester.apply(upsert(b"a", x=99))
-    assert storage._database._root is not root
+    renewed = []
+    for turn in range(4):  # readers are not kept waiting at every commit
+        ingester.apply(upsert(b"a", x=turn))
+        renewed.append(storage._database._root is not root)
+    assert renewed == [False, False, True, True]
     assert storage.verify() == []
     storage.close()
 
@@ -334,7 +338,8 @@ def test_a_file_that_cannot_be_opened_anew_is_opened_by_a_later_call(
     ingester.apply(upsert(b"a", x=1))
     ingester.apply(upsert(b"a", x=2))
     monkeypatch.setattr(_duckdb_database.DuckdbDatabase, "_connect", failing)
-    for attempt in (lambda: ingester.apply(upsert(b"a", x=3)), storage.count, lambda: storage.query("SELECT 1")):
+    ingester.apply(upsert(b"a", x=3))  # which is committed
+    for attempt in (storage.count, lambda: ingester.apply(upsert(b"a", x=4)), lambda: storage.query("SELECT 1")):
         with pytest.raises(StorageError, match="too many open files"):
             attempt()
     monkeypatch.setattr(_duckdb_database.DuckdbDatabase, "_connect", connect)
