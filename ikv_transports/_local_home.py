@@ -179,6 +179,8 @@ class LocalProvisioning:
                 if not directory.is_dir():
                     with suppress(FileExistsError):
                         _make_directory(directory)
+                # Also what another process has just made. A parent that is not ours to read cannot be synced.
+                with suppress(PermissionError):
                     _sync(directory.parent)
 
     def _remove_leftovers(self) -> None:
