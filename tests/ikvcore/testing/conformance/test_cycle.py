@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from ikvcore.testing._announcing import kit_version
+
 ROOT = Path(__file__).parents[4]
 PACKED = ("ikvcore", "ikv_backends", "ikv_load", "ikv_metrics", "ikv_transports", "pyproject.toml", "README.md")
 NAME = "test_nothing_temporary_is_left"
@@ -36,7 +38,7 @@ def kit(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """A release of the kit with one test that is new, required from 0.2: its version, and where pip has put it."""
     sources = copied(tmp_path_factory.mktemp("sources"))
     project = sources / "pyproject.toml"
-    edit(project, 'version = "0.1.0"', f'version = "{request.param}"')
+    edit(project, f'\nversion = "{kit_version()}"\n', f'\nversion = "{request.param}"\n')
     format_tier = sources / "ikvcore" / "testing" / "conformance" / "_formats.py"
     edit(format_tier, OTHERS[0], "from ikvcore.testing._announcing import required_from\n" + OTHERS[0])
     edit(format_tier, OTHERS[1], NEW_TEST + OTHERS[1])
