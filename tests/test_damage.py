@@ -391,6 +391,7 @@ def test_until_it_is_rebuilt_every_read_raises(
         Damage(generation="gen-1", reason="of this test").write(filled)
         eventually(lambda: "of this test" in reader.health().reason)
         assert reader.health().state == "catching-up"
+        eventually(lambda: damaged(reader, read))  # its readers are told a moment after health knows
         with pytest.raises(ReplicaDamagedError, match="of this test"):
             read(reader)
         go_on.set()
@@ -608,6 +609,15 @@ def held_back(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     step = Rebuild.step
     monkeypatch.setattr(Rebuild, "step", lambda self, timeout: go_on.wait(0.05) and step(self, timeout))
     return go_on
+
+
+def damaged(reader: IKVReader, read: Callable[[IKVReader], Any]) -> bool:
+    """Whether a read raises ReplicaDamagedError."""
+    try:
+        read(reader)
+    except ReplicaDamagedError:
+        return True
+    return False
 
 
 def answer(process: subprocess.Popen[str]) -> str:

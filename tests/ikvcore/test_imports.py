@@ -39,6 +39,8 @@ METRICS = "ikv_metrics"
 FRONT_DOOR = ["client", "clientoptions", "document", "factory", "errors"]
 HEAVY = {"pluggy", "google.protobuf", "lmdb", "typer", "rich", "numpy", "pytest"}
 BUDGET_SECONDS = 0.060
+BARE_SECONDS = 0.010
+"""Processor time of a bare interpreter where the budget is as it stands; on a slower machine it is scaled."""
 
 
 class Import(NamedTuple):
@@ -189,9 +191,10 @@ def test_the_public_modules_import_within_60_ms_over_a_bare_interpreter(tmp_path
     # Processor time grows too where others keep the caches busy: what counts is the least of some runs, or of more.
     for number in range(40):
         bare, loaded = min(bare, _cpu_seconds("pass", tmp_path)), min(loaded, _cpu_seconds(imports, tmp_path))
-        if number >= 6 and loaded - bare < BUDGET_SECONDS:
+        budget = BUDGET_SECONDS * max(1.0, bare / BARE_SECONDS)
+        if number >= 6 and loaded - bare < budget:
             break
-    assert loaded - bare < BUDGET_SECONDS
+    assert loaded - bare < budget
 
 
 def _cpu_seconds(code: str, bytecode: Path) -> float:
